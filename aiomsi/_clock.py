@@ -1,0 +1,75 @@
+"""The only module that asks the time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+__all__ = ["SYSTEM_CLOCK", "Clock", "Timer", "sleep", "time_limit"]
+
+
+class Timer(Protocol):
+    """What `Clock.call_later` returns."""
+
+    def cancel(self) -> object:
+        """Keep the callback from being called."""
+
+
+class Clock(Protocol):
+    """Both kinds of time, and a way to be called when some has passed."""
+
+    def wall(self) -> float:
+        """Return the Unix time in seconds, UTC. It may jump."""
+
+    def monotonic(self) -> float:
+        """Return seconds since some fixed moment. It never goes back, but may stand still in suspend."""
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
+        """Call *callback* on the running event loop after *delay* seconds of monotonic time."""
+
+
+class _SystemClock:
+    """This machine's clocks: the builtins themselves, since a method around them would cost a warm call a third."""
+
+    __slots__ = ("monotonic", "wall")
+
+    def __init__(self) -> None:
+        self.wall = time.time
+        self.monotonic = time.monotonic
+
+    def __repr__(self) -> str:
+        return "<system clock>"
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
+        # An empty context: a timer must not keep alive what the request that happened to set it carries along.
+        return asyncio.get_running_loop().call_later(delay, callback, context=contextvars.Context())
+
+
+SYSTEM_CLOCK: Clock = _SystemClock()
+
+
+async def sleep(clock: Clock, seconds: float) -> None:
+    """Wait until *seconds* have passed on *clock*."""
+    woken = asyncio.Event()
+    timer = clock.call_later(seconds, woken.set)
+    try:
+        await woken.wait()
+    finally:
+        timer.cancel()
+
+
+@asynccontextmanager
+async def time_limit(clock: Clock, seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError if the block takes longer than *seconds* on *clock*."""
+    async with asyncio.timeout(None) as scope:
+        timer = clock.call_later(max(seconds, 0), lambda: scope.reschedule(0))
+        try:
+            yield
+        finally:
+            timer.cancel()

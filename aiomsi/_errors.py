@@ -1,0 +1,107 @@
+"""Everything that can go wrong.
+
+AiomsiError
+├── SourceUnavailableError   nobody answers here: no endpoint, no `az`, nobody logged in   → the next source is asked
+├── ConfigurationError       the environment or the connection string is wrong; nothing was sent
+├── TokenRefusedError        somebody answered, and the answer is no
+├── MalformedResponseError   somebody answered, and it makes no sense
+├── EndpointError            it is there but cannot serve now; `retry_after` may say when
+├── SecurityError            a check of ours failed before a secret or a token was let out
+├── ProviderClosedError      used after aclose()                                           (also a RuntimeError)
+└── WrongLoopError           a cold call from a second loop while the first one runs       (also a RuntimeError)
+
+Wrong arguments are plain ValueError or TypeError at the call.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+__all__ = [
+    "AiomsiError",
+    "ConfigurationError",
+    "EndpointError",
+    "MalformedResponseError",
+    "ProviderClosedError",
+    "SecurityError",
+    "SourceUnavailableError",
+    "TokenRefusedError",
+    "WrongLoopError",
+    "another",
+]
+
+
+class AiomsiError(Exception):
+    """A token could not be had; the message says what was tried, what came back and what to do.
+
+    *resource* is what a token was wanted for, *source* the name of what was asked, *status* the HTTP status or exit
+    code of its answer, *code* its error code, *retry_after* the seconds it asked us to wait; each None where unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        resource: str | None = None,
+        source: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.resource = resource
+        self.source = source
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+class SourceUnavailableError(AiomsiError):
+    """Nobody answers here, so that the next source of a chain is asked."""
+
+
+class ConfigurationError(AiomsiError):
+    """The environment or the connection string is wrong; nothing was sent."""
+
+
+class TokenRefusedError(AiomsiError):
+    """Somebody answered, and the answer is no."""
+
+
+class MalformedResponseError(AiomsiError):
+    """Somebody answered, and it makes no sense."""
+
+
+class EndpointError(AiomsiError):
+    """The source is there but cannot serve now: refused connection, HTTP 429 or 5xx, deadline."""
+
+
+class SecurityError(AiomsiError):
+    """A check of ours failed before a secret or a token was let out."""
+
+
+class ProviderClosedError(AiomsiError, RuntimeError):
+    """The provider was used after `aclose()`."""
+
+
+class WrongLoopError(AiomsiError, RuntimeError):
+    """A token had to be fetched on a second event loop while the provider's own one runs."""
+
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def another(error: _E) -> _E:
+    """Return a new instance of *error*, to be raised by one waiter only.
+
+    One instance raised by many callers grows a traceback of all their frames and keeps their locals alive. The new
+    one has the same cause but no traceback, which also cuts off the frames that held a secret while it was sent.
+    """
+    try:
+        new = copy.copy(error)
+    except Exception:  # noqa: BLE001  (a foreign class whose constructor copy cannot call: sharing it beats hiding it)
+        return error.with_traceback(None)
+    new.__cause__ = error.__cause__
+    new.__suppress_context__ = True
+    return new.with_traceback(None)

@@ -1,0 +1,113 @@
+"""The way from a slot to the source: on one event loop, so many at a time, each for so long."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aiomsi._errors import MalformedResponseError, WrongLoopError
+from aiomsi._source import max_parallel, time_limit_of
+from aiomsi._token import AccessToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiomsi._clock import Clock
+    from aiomsi._source import Source, TokenRequest
+
+__all__ = ["Fetcher"]
+
+_GRACE = 1.0  # Seconds that a source may take to notice that its time is up.
+
+
+class Fetcher:
+    """Asks the source, and owns what belongs to one event loop: the tasks that ask, and their places in the queue."""
+
+    __slots__ = ("_loop", "_pid", "_places", "_tasks", "clock", "source")
+
+    def __init__(self, source: Source, clock: Clock) -> None:
+        self.source = source
+        self.clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._places: asyncio.Semaphore | None = None
+        self._tasks: set[asyncio.Task[AccessToken]] = set()
+
+    def settle(self) -> bool:
+        """Make the running loop ours; return whether another one, or another process, was before.
+
+        Raises:
+            WrongLoopError: the loop that was ours still runs.
+        """
+        loop, pid = asyncio.get_running_loop(), os.getpid()
+        if loop is self._loop and pid == self._pid:
+            return False
+        former, forked = self._loop, pid != self._pid
+        if former is not None and former.is_running() and not forked:
+            raise WrongLoopError(
+                "this TokenProvider belongs to an event loop that is still running, and a token has to be fetched on"
+                " another; make one provider for each running loop",
+                source=self.source.name,
+            )
+        self._loop, self._pid, self._places = loop, pid, None
+        self._tasks = set()
+        return former is not None
+
+    def own(self, task: asyncio.Task[AccessToken]) -> None:
+        """Keep *task* from being collected as garbage before it is done."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until every task is done, but for *seconds* at the most."""
+        if self._tasks and asyncio.get_running_loop() is self._loop:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    async def fetch(self, request: TokenRequest, overdue: Callable[[float], object]) -> AccessToken:
+        """Fetch one token; *overdue* is called with the limit in seconds if it passes without an end."""
+        async with self._place():
+            limit = time_limit_of(self.source)
+            alarm = self.clock.call_later(limit + _GRACE, partial(overdue, limit))
+            try:
+                token = await self.source.fetch(replace(request, deadline=self.clock.monotonic() + limit))
+            finally:
+                alarm.cancel()
+        return _checked(token, request, self.source.name, self.clock.wall())
+
+    def _place(self) -> AbstractAsyncContextManager[object]:
+        places = max_parallel(self.source)
+        if places is None:
+            return nullcontext()
+        if self._places is None:
+            self._places = asyncio.Semaphore(places)
+        return self._places
+
+
+def _checked(token: object, request: TokenRequest, name: str, now: float) -> AccessToken:
+    """Return *token* if it can be served; a source that anybody may write is not trusted to be right."""
+    if not isinstance(token, AccessToken):
+        problem = f"returned {type(token).__name__} where an AccessToken belongs"
+    elif not _is_text(token.token):
+        problem = "returned a token that is empty or no text"
+    elif not _is_number(token.expires_on):
+        problem = f"returned a token with expires_on={token.expires_on!r}, which is no Unix time"
+    elif token.expires_on <= now:
+        problem = f"returned a token that expired {now - token.expires_on:.0f} s ago (is this machine's clock right?)"
+    else:
+        return token
+    raise MalformedResponseError(
+        f"the source {name!r} {problem} (asked for {request.resource!r})", resource=request.resource, source=name
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

@@ -1,0 +1,374 @@
+"""The public face: which slot a call belongs to, and how long all of them live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiomsi._clock import SYSTEM_CLOCK
+from aiomsi._errors import AiomsiError, ProviderClosedError, another
+from aiomsi._fetcher import Fetcher
+from aiomsi._resource import resource_of
+from aiomsi._schedule import RefreshPolicy
+from aiomsi._slot import Slot, sha256_of
+from aiomsi._source import chooses_tenant
+from aiomsi._token import AccessToken
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+    from typing import Self
+
+    from aiomsi._clock import Clock
+    from aiomsi._slot import Answer
+    from aiomsi._source import Source
+
+__all__ = ["ProviderStatistics", "ResourceStatistics", "TokenProvider"]
+
+_CLOSING_TIME = 1.0  # Seconds that the tasks of a provider being closed are given to end.
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceStatistics:
+    """One resource at one moment.
+
+    *state* is one of EMPTY, FETCHING, FRESH, DUE, REFRESHING, DORMANT, MUST, EXPIRED, FAILED. *fetches* counts how
+    often the source was asked, *failures* how often in vain; *failures_in_a_row* is 0 after a success. *expires_on*
+    and *refresh_on* are Unix times in seconds, UTC, or None without a valid token. *last_error* is the text of the
+    failure that the source has not recovered from.
+    """
+
+    resource: str
+    tenant_id: str | None
+    state: str
+    source: str | None
+    expires_on: float | None
+    refresh_on: float | None
+    waiting: int
+    in_flight: int
+    fetches: int
+    failures: int
+    failures_in_a_row: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatistics:
+    """A provider at one moment: sums over its resources, and each of them."""
+
+    resources: tuple[ResourceStatistics, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many valid tokens are held."""
+        return sum(resource.expires_on is not None for resource in self.resources)
+
+    @property
+    def in_flight(self) -> int:
+        """How many fetches are under way."""
+        return sum(resource.in_flight for resource in self.resources)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return sum(resource.waiting for resource in self.resources)
+
+    @property
+    def fetches(self) -> int:
+        """How often the source was asked."""
+        return sum(resource.fetches for resource in self.resources)
+
+    @property
+    def failures(self) -> int:
+        """How often the source was asked in vain."""
+        return sum(resource.failures for resource in self.resources)
+
+
+class TokenProvider:
+    """Gives out tokens: fetched once however many callers ask, and replaced before anyone has to wait.
+
+    *source* says how to get a token; without one the environment decides (see `aiomsi.sources.default`), or the
+    connection string in `AzureServicesAuthConnectionString` if that is set. *policy* holds the times of refreshes and
+    retries. At most *max_resources* resources are remembered; those not used for longest go first, and those with a
+    fetch under way stay.
+
+    Making a provider does no I/O, reads no environment and needs no event loop. It belongs to the event loop that first
+    fetches a token with it, and when that has ended to the next; `peek` and `statistics` may be called from any thread.
+    `async with` closes it at the end; without that, nothing stays open but what its event loop ends anyway.
+
+    Raises:
+        TypeError: *source* has no `fetch`, or *max_resources* is no int.
+        ValueError: *max_resources* is less than 1.
+    """
+
+    __slots__ = ("__weakref__", "_closed", "_fetcher", "_max_resources", "_policy", "_slots", "_wall")
+
+    def __init__(
+        self,
+        source: Source | None = None,
+        *,
+        policy: RefreshPolicy = RefreshPolicy(),  # noqa: B008  (frozen)
+        clock: Clock | None = None,
+        max_resources: int = 64,
+    ) -> None:
+        if source is None:
+            from aiomsi.sources import default  # noqa: PLC0415  (who brings a source needs none of ours)
+
+            source = default()
+        if not callable(getattr(source, "fetch", None)) or isinstance(source, type):
+            raise TypeError(f"a source is an object with an async `fetch`, such as AzureCLI(), not {source!r}")
+        if not isinstance(policy, RefreshPolicy):
+            raise TypeError(f"policy is a RefreshPolicy, not {policy!r}")
+        if isinstance(max_resources, bool) or not isinstance(max_resources, int):
+            raise TypeError(f"max_resources is an int, not {max_resources!r}")
+        if max_resources < 1:
+            raise ValueError(f"max_resources is at least 1, not {max_resources!r}")
+        clock = clock or SYSTEM_CLOCK
+        self._policy = policy
+        self._fetcher = Fetcher(source, clock)
+        self._max_resources = max_resources
+        self._slots: dict[str | tuple[str, str], Slot] = {}
+        self._wall = clock.wall
+        self._closed = False
+
+    @classmethod
+    def from_connection_string(
+        cls,
+        connection_string: str,
+        *,
+        policy: RefreshPolicy = RefreshPolicy(),  # noqa: B008  (frozen)
+        clock: Clock | None = None,
+        max_resources: int = 64,
+    ) -> Self:
+        """Make a provider for a connection string such as `RunAs=App;AppId=<client id>`.
+
+        Raises:
+            ConfigurationError: the connection string is wrong; the message says where, without showing any value.
+        """
+        from aiomsi.sources import from_connection_string  # noqa: PLC0415  (as above)
+
+        return cls(from_connection_string(connection_string), policy=policy, clock=clock, max_resources=max_resources)
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        state = " closed" if self._closed else f" tokens={now.tokens} in_flight={now.in_flight}"
+        return f"<TokenProvider source={self._fetcher.source.name}{state}>"
+
+    async def token(self, resource: str) -> str:
+        """Return a bearer token for *resource*, a resource URI or GUID, or one scope ending in `/.default`.
+
+        Does not yield to the event loop while a fresh token is held.
+
+        Raises:
+            TypeError: *resource* is not a string.
+            ValueError: *resource* is empty, holds blanks, or is more than one scope.
+            AiomsiError: no token could be had; see the subclasses.
+        """
+        try:
+            slot = self._slots[resource]
+            if self._wall() < slot.fresh_until:
+                slot.used = True
+                return slot.value
+        except (KeyError, TypeError):
+            pass  # Asked for the first time, or not a string, which is told below.
+        return (await _arrival(self._slot(resource).ask())).token
+
+    def peek(self, resource: str) -> str | None:
+        """Return the token for *resource* if a fresh one is held, else None, which asks for `token`.
+
+        Counts as use. May be called from any thread.
+        """
+        try:
+            slot = self._slots[resource]
+            if self._wall() < slot.fresh_until:
+                slot.used = True
+                return slot.value or None
+        except (KeyError, TypeError):
+            pass
+        return None
+
+    async def access_token(
+        self,
+        resource: str,
+        *,
+        tenant_id: str | None = None,
+        claims: str | None = None,
+        rejected: str | None = None,
+    ) -> AccessToken:
+        """Return a token for *resource* with all that is known of it.
+
+        *tenant_id* asks for a token of that tenant, and is ignored where the source cannot choose one. *claims* is the
+        decoded JSON text of a claims challenge. *rejected* is a token that the service refused: another one is fetched
+        only if that very token is still held. Both go to the source at most every 5 s (see RefreshPolicy); in between,
+        the held token is returned even if it is the rejected one, so compare before you send it again.
+
+        Raises:
+            TypeError: *resource* is not a string.
+            ValueError: an argument is empty, or *resource* holds blanks or is more than one scope.
+            AiomsiError: no token could be had; see the subclasses.
+        """
+        # From here on only the digest: a traceback may show what our frames hold.
+        digest = None if rejected is None else sha256_of(_text("rejected", rejected))
+        del rejected
+        for name, value in (("tenant_id", tenant_id), ("claims", claims)):
+            if value is not None:
+                _text(name, value)
+        slot = self._slot(resource, tenant_id)
+        answer = slot.ask() if claims is None and digest is None else slot.renew(claims, digest)
+        return await _arrival(answer)
+
+    async def watch(self, resource: str) -> AsyncIterator[AccessToken]:
+        """Yield the token for *resource* now, and again whenever another one has been fetched.
+
+        While it is watched the token is refreshed before its end; a refresh that fails is retried and not raised.
+
+        Raises:
+            TypeError: *resource* is not a string.
+            ValueError: *resource* is empty, holds blanks, or is more than one scope.
+            AiomsiError: no first token could be had, or the provider was closed.
+        """
+        token: AccessToken | None = await self.access_token(resource)
+        slot = self._slot(resource)
+        news = slot.watch()
+        try:
+            while True:
+                if token is not None:
+                    yield token
+                await news.wait()
+                news.clear()
+                self._settle()
+                token = slot.describe()[1]
+        finally:
+            slot.unwatch(news)
+
+    async def prefetch(self, *resources: str) -> None:
+        """Fetch the tokens for several resources at once, so that the first callers need not wait.
+
+        Raises:
+            TypeError: a resource is not a string; nothing was fetched.
+            ValueError: a resource is none; nothing was fetched.
+            ExceptionGroup: the errors of those that failed; the others are held.
+        """
+        for resource in resources:
+            resource_of(resource)
+        outcomes = await asyncio.gather(*map(self.access_token, resources), return_exceptions=True)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(resources)} tokens could not be fetched", errors)
+
+    def statistics(self) -> ProviderStatistics:
+        """Return what the provider holds and does now. May be called from any thread."""
+        return ProviderStatistics(tuple(map(_describe, self._all())))
+
+    async def aclose(self) -> None:
+        """End all fetches; callers who wait get a ProviderClosedError, and so does everybody after. Idempotent."""
+        if self._fetcher.settle():
+            self._ground()
+        self._closed = True
+        slots, self._slots = self._all(), {}
+        for slot in slots:
+            slot.close(self._closed_error())
+        await self._fetcher.finish(_CLOSING_TIME)
+
+    async def __aenter__(self) -> Self:
+        self._settle()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _slot(self, name: str, tenant_id: str | None = None) -> Slot:
+        """Return the slot of the resource or scope *name*, a new one if it is asked for the first time."""
+        self._settle()
+        resource = resource_of(name)
+        if tenant_id is not None and not chooses_tenant(self._fetcher.source):
+            tenant_id = None
+        key = resource if tenant_id is None else (resource, tenant_id)
+        slot = self._slots.get(key)
+        if slot is None:
+            self._make_room()
+            slot = self._slots[key] = Slot(resource, tenant_id, self._policy, self._fetcher)
+            slot.names.append(key)
+        if tenant_id is None and name not in self._slots:
+            self._slots[name] = slot
+            slot.names.append(name)
+        return slot
+
+    def _make_room(self) -> None:
+        """Forget the resources not used for longest, until there is room for one more."""
+        slots = deque(self._all())
+        most = self._max_resources - 1
+        for _ in range(2 * len(slots)):
+            if len(slots) <= most:
+                break
+            slot = slots.popleft()
+            if slot.busy:
+                slots.append(slot)
+            elif slot.used:
+                slot.used, slot.spared = False, True
+                slots.append(slot)
+        self._slots = {name: slot for slot in slots for name in slot.names}
+
+    def _all(self) -> list[Slot]:
+        return list(dict.fromkeys(list(self._slots.values())))
+
+    def _settle(self) -> None:
+        """Raise if closed; make the running loop ours, dropping what belonged to a former one."""
+        if self._closed:
+            raise self._closed_error()
+        if self._fetcher.settle():
+            self._ground()
+
+    def _ground(self) -> None:
+        for slot in self._all():
+            slot.ground()
+
+    def _closed_error(self) -> ProviderClosedError:
+        return ProviderClosedError(
+            "this TokenProvider was closed; make a new one, or close it later", source=self._fetcher.source.name
+        )
+
+
+async def _arrival(answer: Answer) -> AccessToken:
+    """Return the token of *answer*, waiting for it if it is still in the air."""
+    if isinstance(answer, AccessToken):
+        return answer
+    seat = answer.board()
+    try:
+        outcome = await seat
+    finally:
+        answer.leave(seat)
+    if isinstance(outcome, BaseException):
+        raise another(outcome)
+    return outcome
+
+
+def _text(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a string or None, not {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name} is empty; leave it out instead")
+    return value
+
+
+def _describe(slot: Slot) -> ResourceStatistics:
+    state, token = slot.describe()
+    error = slot.backoff.error
+    return ResourceStatistics(
+        resource=slot.resource,
+        tenant_id=slot.tenant_id,
+        state=state,
+        source=token.source if token else None,
+        expires_on=token.expires_on if token else None,
+        refresh_on=token.refresh_on if token else None,
+        waiting=sum(flight.waiting for flight in slot.flights),
+        in_flight=len(slot.flights),
+        fetches=slot.fetches,
+        failures=slot.failed,
+        failures_in_a_row=slot.backoff.failures,
+        last_error=None if error is None else str(error) if isinstance(error, AiomsiError) else type(error).__name__,
+    )

@@ -1,0 +1,66 @@
+"""How a provider asks for one token."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+from aiomsi._clock import SYSTEM_CLOCK, Clock
+
+if TYPE_CHECKING:
+    from aiomsi._token import AccessToken
+
+__all__ = ["Source", "TokenRequest", "chooses_tenant", "max_parallel", "time_limit_of"]
+
+_TIME_LIMIT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """What a source is asked for.
+
+    *claims* is the decoded JSON text of a claims challenge, *rejected_sha256* the lower-case hexadecimal SHA-256 of a
+    token that a service refused. *deadline* is in seconds on `clock.monotonic()`: a source that cannot answer by then
+    should give up at once rather than wait.
+    """
+
+    resource: str
+    tenant_id: str | None = None
+    claims: str | None = None
+    rejected_sha256: str | None = None
+    clock: Clock = SYSTEM_CLOCK
+    deadline: float = math.inf
+
+
+class Source(Protocol):
+    """Something that can be asked for a token; it neither caches nor coalesces, since the provider does.
+
+    A source may also have these attributes, and is taken to have the default where it does not:
+
+    * ``time_limit``: seconds after which a fetch is given up (30).
+    * ``max_parallel``: how many fetches may run at the same time (None: any number).
+    * ``chooses_tenant``: whether ``request.tenant_id`` makes a difference (False).
+    """
+
+    @property
+    def name(self) -> str:
+        """A short name for logs and errors, such as "imds"."""
+
+    async def fetch(self, request: TokenRequest) -> AccessToken:
+        """Fetch one token. Raise SourceUnavailableError where nobody answers, another AiomsiError if it fails."""
+
+
+def time_limit_of(source: Source) -> float:
+    """Return the seconds after which a fetch from *source* is given up."""
+    return cast("float", getattr(source, "time_limit", _TIME_LIMIT))
+
+
+def max_parallel(source: Source) -> int | None:
+    """Return how many fetches *source* may be asked for at the same time, None meaning any number."""
+    return cast("int | None", getattr(source, "max_parallel", None))
+
+
+def chooses_tenant(source: Source) -> bool:
+    """Return whether *source* can be asked for a token of a particular tenant."""
+    return bool(getattr(source, "chooses_tenant", False))

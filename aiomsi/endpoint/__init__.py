@@ -1,0 +1,26 @@
+"""A managed identity endpoint of your own: a real HTTP server on loopback that speaks the host's side of the protocols.
+
+It imports nothing else of aiomsi, so that a client and this endpoint cannot be wrong in the same way.
+"""
+
+from .faults import Answer, Drip, Gate, Hang, Huge, Reset, Slow, Step, Truncated
+from .received import ReceivedRequest
+from .server import IdentityEndpoint
+from .tokens import IssueRefused, TokenAsked, TokenGiven
+
+__all__ = [
+    "Answer",
+    "Drip",
+    "Gate",
+    "Hang",
+    "Huge",
+    "IdentityEndpoint",
+    "IssueRefused",
+    "ReceivedRequest",
+    "Reset",
+    "Slow",
+    "Step",
+    "TokenAsked",
+    "TokenGiven",
+    "Truncated",
+]

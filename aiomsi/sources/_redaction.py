@@ -1,0 +1,48 @@
+"""What may be said of an answer: never a token. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+__all__ = ["redact", "shape"]
+
+_LONGEST = 400
+_SECRETS = (
+    re.compile(r"\beyJ[\w.+/=-]+"),  # A JWT, or a piece of one.
+    re.compile(r"""(?<=token["'])(\s*:\s*["'])[^"']*""", re.IGNORECASE),  # A JSON member whose name ends in "token".
+    re.compile(r"(?i)(?<=bearer )\S+"),
+    re.compile(r"[\w.+=~-]{64,}"),  # No word of a message is that long; an opaque token is.
+)
+
+
+def redact(text: str) -> str:
+    """Return *text*, shortened, on one line, with whatever could be a token taken out."""
+    for pattern in _SECRETS:
+        text = pattern.sub("<redacted>", text)
+    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def shape(body: bytes) -> str:
+    """Return what kind of thing *body* is, naming members and types but no values."""
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        if not body.strip():
+            return "an empty body"
+        kind = "HTML" if body.lstrip()[:1] == b"<" else "something that is not JSON"
+        return f"{kind} of {len(body)} bytes"
+    if not isinstance(value, dict):
+        return f"JSON that is {_kind(value)} instead of an object"
+    members = ", ".join(f"{redact(name)[:40]}: {_kind(member)}" for name, member in list(value.items())[:12])
+    return "a JSON object with " + (members or "no members")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return f"text of {len(value)} characters" if value else "empty text"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return "an object" if isinstance(value, dict) else "an array" if isinstance(value, list) else "a number"

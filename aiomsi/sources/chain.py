@@ -1,0 +1,146 @@
+"""Several sources, of which the first that is there answers."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aiomsi._errors import SourceUnavailableError
+from aiomsi._source import chooses_tenant, max_parallel, time_limit_of
+from aiomsi.sources.managed_identity import ManagedIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from aiomsi._source import Source, TokenRequest
+    from aiomsi._token import AccessToken
+
+__all__ = ["FirstAvailable"]
+
+
+class FirstAvailable:
+    """Asks each of *sources* in order, until one is there; only a SourceUnavailableError moves on to the next.
+
+    Where neither the environment nor the firmware tells whether there is a managed identity, IMDS is probed for a
+    second, and the source after it started at the same time; its token is used only if there is no managed identity.
+
+    Raises:
+        ValueError: no source is given.
+        TypeError: one of them has no `fetch`.
+    """
+
+    name = "first_available"
+
+    def __init__(self, *sources: Source) -> None:
+        if not sources:
+            raise ValueError("FirstAvailable needs at least one source")
+        for source in sources:
+            if not callable(getattr(source, "fetch", None)) or isinstance(source, type):
+                raise TypeError(f"a source is an object with an async `fetch`, such as AzureCLI(), not {source!r}")
+        self._sources = sources
+
+    def __repr__(self) -> str:
+        return f"FirstAvailable({', '.join(map(repr, self._sources))})"
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds after which a fetch is given up: what all of them may take, one after the other."""
+        return sum(map(time_limit_of, self._sources))
+
+    @property
+    def max_parallel(self) -> int | None:
+        """How many fetches the most limited of them takes at the same time."""
+        return min((most for most in map(max_parallel, self._sources) if most is not None), default=None)
+
+    @property
+    def chooses_tenant(self) -> bool:
+        """Whether any of them can be asked for a token of a particular tenant."""
+        return any(map(chooses_tenant, self._sources))
+
+    async def fetch(self, request: TokenRequest) -> AccessToken:
+        """Fetch one token from the first source that is there.
+
+        Raises:
+            SourceUnavailableError: none is there; the message has a line for each.
+            AiomsiError: the first that is there gave an error.
+        """
+        passed: list[SourceUnavailableError] = []
+        sources = deque(self._sources)
+        while sources:
+            source = sources.popleft()
+            try:
+                if not isinstance(source, ManagedIdentity) or (here := await source.here()):
+                    return await source.fetch(request)
+                if here is None and sources:
+                    return await _side_by_side(source, sources.popleft(), request, passed)
+                return await _if_found(source, request, probe=here is None)
+            except SourceUnavailableError as error:
+                passed.append(error)
+        raise _combined(passed, request.resource)
+
+
+async def _side_by_side(
+    machine: ManagedIdentity, tool: Source, request: TokenRequest, passed: list[SourceUnavailableError]
+) -> AccessToken:
+    """Probe for a managed identity while *tool* is at work already; its token waits for the verdict."""
+    ahead = _HeadStart()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ahead.run, tool.fetch(request))
+        outcome = await _outcome(_if_found(machine, request, probe=True))
+        if isinstance(outcome, SourceUnavailableError):
+            passed.append(outcome)
+            outcome = await ahead.result()
+        tasks.cancel_scope.cancel()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+async def _if_found(machine: ManagedIdentity, request: TokenRequest, *, probe: bool) -> AccessToken:
+    if probe and await machine.probe(request):
+        return await machine.fetch(request)
+    why = "IMDS did not answer a probe" if probe else "its firmware names another maker than Microsoft"
+    raise SourceUnavailableError(
+        f"this machine has no managed identity: no variable names a host, and {why}",
+        resource=request.resource,
+        source=machine.name,
+    )
+
+
+class _HeadStart:
+    """A fetch that runs while something else is being found out."""
+
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        self._outcome: AccessToken | Exception | None = None
+
+    async def run(self, call: Awaitable[AccessToken]) -> None:
+        self._outcome = await _outcome(call)
+        self._done.set()
+
+    async def result(self) -> AccessToken | Exception:
+        while self._outcome is None:
+            await self._done.wait()
+        return self._outcome
+
+
+async def _outcome(call: Awaitable[AccessToken]) -> AccessToken | Exception:
+    """Return what *call* raises, so that a task group, which would wrap it, does not see it."""
+    try:
+        return await call
+    except Exception as error:  # noqa: BLE001  (raised by the caller)
+        return error
+
+
+def _combined(passed: list[SourceUnavailableError], resource: str) -> SourceUnavailableError:
+    lines = [f"no token for {resource!r}: none of the {len(passed)} sources asked is there"]
+    lines += [f"- {error.source or 'unnamed'}: {error}" for error in passed]
+    if any(error.status is not None and error.source == "imds" for error in passed):
+        lines.append("To do: give this machine an identity (az vm identity assign)")
+    elif any(error.source == "azure_cli" for error in passed):
+        lines.append("To do: az login")
+    if len(passed) == 1:
+        return passed[0]
+    return SourceUnavailableError("\n".join(lines), resource=resource, source=FirstAvailable.name)
