@@ -13,8 +13,11 @@ import pytest
 from aiohttp import ClientResponse
 from blockbuster import blockbuster_ctx
 
+from aiomsi import RefreshPolicy, TokenProvider
+from aiomsi.testing import ManualClock, ScriptedSource
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:  # noqa: ARG001
@@ -69,3 +72,20 @@ class _ClientResponse(ClientResponse):
 @pytest.fixture(autouse=True)
 def _mend_aioresponses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioresponses.core, "ClientResponse", _ClientResponse)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def source() -> ScriptedSource:
+    return ScriptedSource()
+
+
+@pytest.fixture
+async def provider(source: ScriptedSource, clock: ManualClock) -> AsyncIterator[TokenProvider]:
+    """A provider on which nothing is left to chance."""
+    async with TokenProvider(source, clock=clock, policy=RefreshPolicy(spread=0, refresh_retry_spread=0)) as opened:
+        yield opened

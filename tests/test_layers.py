@@ -1,0 +1,96 @@
+"""The architecture, as a test: imports point strictly down, and only a few modules touch the world."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aiomsi
+
+PACKAGE = Path(aiomsi.__file__).parent
+
+# From the bottom up: a module may import from layers above it in this list, never from its own or from one below.
+LAYERS: list[set[str]] = [
+    {"_errors", "_token", "_clock", "_flight", "_resource"},
+    {"_source", "_schedule"},
+    {"_backoff", "_fetcher"},
+    {"_slot"},
+    {"sources._surroundings", "sources._expiry", "sources._redaction"},
+    {"sources._hosts", "sources._subprocess"},
+    {"sources._wire"},
+    {"sources._transport", "sources.azure_cli"},
+    {"sources.managed_identity"},
+    {"sources.chain", "sources.connection_string"},
+    {"sources.detected"},
+    {"sources"},
+    {"_provider", "testing"},
+    {""},
+    {"_command_line", "_command_line.*"},
+    {"__main__"},
+]
+HTTP = {"aiohttp", "yarl", "httpx", "requests"}
+TOUCH_HTTP = {"sources._transport"}
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names of all modules that *path* imports, type-checking imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer(module: str) -> int:
+    group = module if not module.startswith("_command_line") else "_command_line"
+    return next(number for number, names in enumerate(LAYERS) if group in names)
+
+
+INNER = sorted(name for name in modules() if not name.startswith(("endpoint", "_command_line", "__main__")))
+
+
+@pytest.mark.parametrize("module", INNER)
+def test_imports_point_strictly_down(module: str):
+    """Nothing lower knows anything higher."""
+    known = modules()
+    below = {
+        name
+        for name in (
+            found.removeprefix("aiomsi").removeprefix(".") for found in imports(known[module]) if "aiomsi" in found
+        )
+        if name in known and name != module
+    }
+    if module == "":  # The front door names the modules whose names it re-exports.
+        return
+    assert {name for name in below if name and layer(name) >= layer(module)} == set()
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_only_few_modules_know_http(module: str):
+    """An HTTP library is imported by the transport and the emulator, and nowhere else."""
+    if module in TOUCH_HTTP or module.startswith("endpoint"):
+        return
+    assert {found.split(".")[0] for found in imports(modules()[module])} & HTTP == set()
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_every_module_can_be_imported_alone(module: str):
+    """In a fresh interpreter, with warnings as errors, each module imports whatever was imported before it."""
+    if module == "__main__":
+        return
+    name = f"aiomsi.{module}".rstrip(".")
+    subprocess.run([sys.executable, "-W", "error", "-c", f"import {name}"], check=True)
