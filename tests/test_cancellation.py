@@ -9,10 +9,11 @@ import anyio
 import pytest
 
 from aiomsi import EndpointError, TokenProvider
-from aiomsi.testing import ManualClock, ScriptedSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from aiomsi.testing import ManualClock, ScriptedSource
 
 VAULT = "https://vault.azure.net"
 CALLERS = 5
@@ -43,7 +44,7 @@ AWAITS: dict[str, Callable[[TokenProvider], Coroutine[Any, Any, str | None]]] = 
 }
 
 
-@pytest.fixture(params=AWAITS.values(), ids=AWAITS)
+@pytest.fixture(params=list(AWAITS.values()), ids=list(AWAITS))
 def call(request: pytest.FixtureRequest) -> Callable[[TokenProvider], Coroutine[Any, Any, str | None]]:
     found: Callable[[TokenProvider], Coroutine[Any, Any, str | None]] = request.param
     return found
@@ -56,7 +57,7 @@ async def test_a_cancelled_caller_takes_nobody_along(
     clock: ManualClock,
     call: Callable[[TokenProvider], Coroutine[Any, Any, str | None]],
     victim: int,
-):
+) -> None:
     """Whoever is cancelled, the others get the one token that was being fetched."""
     source.held = True
     callers = [asyncio.create_task(call(provider)) for _ in range(CALLERS)]
@@ -77,7 +78,7 @@ async def test_when_all_callers_leave_the_fetch_still_lands(
     source: ScriptedSource,
     clock: ManualClock,
     call: Callable[[TokenProvider], Coroutine[Any, Any, str | None]],
-):
+) -> None:
     """A fetch that nobody waits for any more warms the provider for the next caller."""
     source.held = True
     callers = [asyncio.create_task(call(provider)) for _ in range(CALLERS)]
@@ -94,7 +95,7 @@ async def test_when_all_callers_leave_the_fetch_still_lands(
 
 async def test_cancelling_everybody_at_once_wakes_everybody_at_once(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Cancelled callers and a landing in the same moment of the loop lose nothing and log nothing."""
     source.held = True
     source.script(EndpointError("down"))
@@ -110,7 +111,7 @@ async def test_cancelling_everybody_at_once_wakes_everybody_at_once(
 @pytest.mark.parametrize("delay", range(8))
 async def test_a_cancellation_at_any_moment_leaves_the_provider_whole(
     source: ScriptedSource, clock: ManualClock, delay: int
-):
+) -> None:
     """Whichever turn of the event loop a cancellation falls into, the next call works."""
     async with TokenProvider(source, clock=clock) as provider:
         caller = asyncio.create_task(provider.token(VAULT))
@@ -123,7 +124,9 @@ async def test_a_cancellation_at_any_moment_leaves_the_provider_whole(
         assert provider.statistics().waiting == 0
 
 
-async def test_a_caller_s_timeout_is_his_own(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_a_caller_s_timeout_is_his_own(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
     """An anyio or asyncio timeout around a call ends that call and nothing else."""
     source.held = True
     other = asyncio.create_task(provider.token(VAULT))
@@ -140,7 +143,7 @@ async def test_a_caller_s_timeout_is_his_own(provider: TokenProvider, source: Sc
 
 async def test_cancelling_a_wait_in_the_last_minute_leaves_the_flight(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Who waits for the next token near the old one's end may leave too."""
     await provider.token(VAULT)
     await clock.advance(86_400 - 30)
@@ -159,7 +162,7 @@ async def test_cancelling_a_wait_in_the_last_minute_leaves_the_flight(
 
 async def test_cancelling_the_fetch_from_outside_stores_nothing(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Somebody who cancels every task there is gets his callers an error, and the next call a token."""
     source.held = True
     caller = asyncio.create_task(provider.token(VAULT))
@@ -172,7 +175,7 @@ async def test_cancelling_the_fetch_from_outside_stores_nothing(
     assert await provider.token(VAULT) == "token-2"
 
 
-async def test_cancelling_close_ends_the_fetches_all_the_same(source: ScriptedSource, clock: ManualClock):
+async def test_cancelling_close_ends_the_fetches_all_the_same(source: ScriptedSource, clock: ManualClock) -> None:
     """`aclose` has told everybody before it first waits."""
     source.held = True
     provider = TokenProvider(source, clock=clock)

@@ -11,19 +11,19 @@ KINDS = [getattr(aiomsi, name) for name in aiomsi.__all__ if name.endswith("Erro
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_is_ours_and_no_operating_system_error(kind: type[Exception]):
-    """aiohttp would wrap an OSError raised in a middleware, or retry."""
+def test_every_error_is_ours_and_no_operating_system_error(kind: type[Exception]) -> None:
+    """An OSError raised in a middleware would be wrapped by aiohttp, or make it retry."""
     assert issubclass(kind, aiomsi.AiomsiError)
     assert not issubclass(kind, OSError)
 
 
 @pytest.mark.parametrize("kind", [aiomsi.ProviderClosedError, aiomsi.WrongLoopError])
-def test_misuse_is_a_runtime_error_too(kind: type[Exception]):
+def test_misuse_is_a_runtime_error_too(kind: type[Exception]) -> None:
     """Python has a class for using something in the wrong state."""
     assert issubclass(kind, RuntimeError)
 
 
-def test_another_instance_has_the_cause_and_no_traceback():
+def test_another_instance_has_the_cause_and_no_traceback() -> None:
     """The copy says the same without the frames of whoever raised it before."""
     with pytest.raises(aiomsi.EndpointError) as caught:
         raise aiomsi.EndpointError("down", status=503) from KeyError("cause")
@@ -35,7 +35,7 @@ def test_another_instance_has_the_cause_and_no_traceback():
     assert error.__traceback__ is not None
 
 
-def test_a_foreign_error_that_cannot_be_copied_is_shared():
+def test_a_foreign_error_that_cannot_be_copied_is_shared() -> None:
     """Hiding an odd error would be worse than sharing it."""
 
     class OddError(Exception):

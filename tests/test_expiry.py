@@ -50,7 +50,7 @@ NOW = 1_760_000_000.0
         ("2020-11-12 13:50:47.114324", 1605189047),
     ],
 )
-def test_what_is_understood(value: object, moment: float):
+def test_what_is_understood(value: object, moment: float) -> None:
     """Unix seconds, seconds from now, American dates and ISO 8601, with or without a zone."""
     assert read_moment(value, NOW) == moment
 
@@ -85,7 +85,7 @@ def test_what_is_understood(value: object, moment: float):
         "0000-01-01T00:00:00Z",
     ],
 )
-def test_what_is_not_understood(value: object):
+def test_what_is_not_understood(value: object) -> None:
     """A wrong guess would serve a dead token, so there is none: not for booleans, day-first dates or milliseconds."""
     assert read_moment(value, NOW) is None
 
@@ -103,13 +103,13 @@ def test_what_is_not_understood(value: object):
         (10**12, None),
     ],
 )
-def test_durations(value: object, seconds: float | None):
+def test_durations(value: object, seconds: float | None) -> None:
     """A lifetime is a positive number of seconds, cut to whole ones."""
     assert read_seconds(value) == seconds
 
 
 @given(st.text() | st.floats() | st.integers() | st.booleans() | st.none())
-def test_nothing_breaks_the_reading(value: object):
+def test_nothing_breaks_the_reading(value: object) -> None:
     """Any value is a finite moment or none."""
     moment = read_moment(value, NOW)
     assert moment is None or math.isfinite(moment)

@@ -20,7 +20,7 @@ async def _call(gate: asyncio.Event, outcome: str | Exception = "landed") -> str
     return outcome
 
 
-async def test_all_who_boarded_get_what_the_owner_makes_of_the_outcome():
+async def test_all_who_boarded_get_what_the_owner_makes_of_the_outcome() -> None:
     """The owner sees the outcome once, before any waiter, and decides what they get."""
     gate = asyncio.Event()
     seen: list[object] = []
@@ -38,7 +38,7 @@ async def test_all_who_boarded_get_what_the_owner_makes_of_the_outcome():
     assert flight.waiting == 0
 
 
-async def test_an_error_is_a_result_like_any_other():
+async def test_an_error_is_a_result_like_any_other() -> None:
     """Errors are handed over, not set on the waiters' futures, where an unread one would be logged."""
     gate = asyncio.Event()
     flight = Flight(_call(gate, KeyError("x")), _as_it_is)
@@ -47,7 +47,7 @@ async def test_an_error_is_a_result_like_any_other():
     assert isinstance(await seat, KeyError)
 
 
-async def test_who_left_is_not_woken():
+async def test_who_left_is_not_woken() -> None:
     """A waiter that left is no longer counted, and leaving twice is fine."""
     gate = asyncio.Event()
     flight = Flight(_call(gate), _as_it_is)
@@ -59,7 +59,7 @@ async def test_who_left_is_not_woken():
     assert not leaves.done()
 
 
-async def test_release_lets_those_go_who_wait_now():
+async def test_release_lets_those_go_who_wait_now() -> None:
     """The flight goes on, and who boards later gets what comes of it."""
     gate = asyncio.Event()
     flight = Flight(_call(gate), _as_it_is)
@@ -71,7 +71,7 @@ async def test_release_lets_those_go_who_wait_now():
     assert (await early, await late) == ("the old one", "landed")
 
 
-async def test_giving_up_ends_the_wait_before_the_call():
+async def test_giving_up_ends_the_wait_before_the_call() -> None:
     """The waiters need not wait until a call that is cancelled has noticed it."""
     flight = Flight(_call(asyncio.Event()), _as_it_is)
     seat = flight.board()
@@ -81,17 +81,22 @@ async def test_giving_up_ends_the_wait_before_the_call():
         await flight.task
 
 
-async def test_a_flight_lands_only_once():
+async def test_a_flight_lands_only_once() -> None:
     """What comes of a call that was given up is nobody's concern any more."""
     gate = asyncio.Event()
     outcomes: list[object] = []
-    flight = Flight(_call(gate, KeyError("late")), lambda _, outcome: outcomes.append(outcome) or outcome)
+
+    def landed(_flight: Flight[str], outcome: str | BaseException) -> str | BaseException:
+        outcomes.append(outcome)
+        return outcome
+
+    flight = Flight(_call(gate, KeyError("late")), landed)
     flight.give_up(ValueError("given up"))
     await asyncio.wait([flight.task])
     assert [type(outcome) for outcome in outcomes] == [ValueError]
 
 
-async def test_a_call_cancelled_from_outside_says_so():
+async def test_a_call_cancelled_from_outside_says_so() -> None:
     """Cancelling the task that makes the call is an outcome, not a hang."""
     flight = Flight(_call(asyncio.Event()), _as_it_is)
     seat = flight.board()

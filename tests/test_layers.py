@@ -64,7 +64,7 @@ INNER = sorted(name for name in modules() if not name.startswith(("endpoint", "_
 
 
 @pytest.mark.parametrize("module", INNER)
-def test_imports_point_strictly_down(module: str):
+def test_imports_point_strictly_down(module: str) -> None:
     """Nothing lower knows anything higher."""
     known = modules()
     below = {
@@ -80,7 +80,7 @@ def test_imports_point_strictly_down(module: str):
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_only_few_modules_know_http(module: str):
+def test_only_few_modules_know_http(module: str) -> None:
     """An HTTP library is imported by the transport and the emulator, and nowhere else."""
     if module in TOUCH_HTTP or module.startswith("endpoint"):
         return
@@ -88,7 +88,7 @@ def test_only_few_modules_know_http(module: str):
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_every_module_can_be_imported_alone(module: str):
+def test_every_module_can_be_imported_alone(module: str) -> None:
     """In a fresh interpreter, with warnings as errors, each module imports whatever was imported before it."""
     if module == "__main__":
         return

@@ -16,13 +16,13 @@ from aiomsi.testing import ScriptedSource
 VAULT = "https://vault.azure.net"
 
 
-def test_a_provider_may_be_made_without_a_loop():
+def test_a_provider_may_be_made_without_a_loop() -> None:
     """A provider at module level needs no event loop before its first fetch."""
     provider = TokenProvider(ScriptedSource())
     assert asyncio.run(provider.token(VAULT)) == "token-1"
 
 
-def test_a_token_outlives_its_event_loop():
+def test_a_token_outlives_its_event_loop() -> None:
     """A second `asyncio.run` finds the token of the first one, and can fetch others."""
     source = ScriptedSource()
     provider = TokenProvider(source)
@@ -33,14 +33,14 @@ def test_a_token_outlives_its_event_loop():
     assert len(source.requests) == 3
 
 
-def test_a_fetch_does_not_outlive_its_event_loop():
+def test_a_fetch_does_not_outlive_its_event_loop() -> None:
     """A loop that ends in the middle of a fetch leaves nothing behind that the next one would wait for."""
     source = ScriptedSource(held=True, max_parallel=1)
     provider = TokenProvider(source)
 
     async def leave_in_the_middle() -> None:
         waiting = asyncio.create_task(provider.token(VAULT))
-        while not source.requests:
+        while not source.requests:  # noqa: ASYNC110  (turns of the loop, not time)
             await asyncio.sleep(0)
         assert not waiting.done()
 
@@ -49,7 +49,7 @@ def test_a_fetch_does_not_outlive_its_event_loop():
     assert asyncio.run(provider.token(VAULT)) == "token-2"
 
 
-def test_a_loop_that_was_stopped_and_abandoned_is_not_waited_for():
+def test_a_loop_that_was_stopped_and_abandoned_is_not_waited_for() -> None:
     """Flights of a loop that was never run to its end are dropped."""
     source = ScriptedSource(held=True)
     provider = TokenProvider(source)
@@ -69,7 +69,7 @@ def test_a_loop_that_was_stopped_and_abandoned_is_not_waited_for():
     assert provider.peek(VAULT) == "token-2"
 
 
-def test_a_provider_can_be_closed_on_a_later_loop():
+def test_a_provider_can_be_closed_on_a_later_loop() -> None:
     """Closing on another loop than the fetching one is fine once that has ended."""
     provider = TokenProvider(ScriptedSource())
     asyncio.run(provider.token(VAULT))
@@ -77,7 +77,7 @@ def test_a_provider_can_be_closed_on_a_later_loop():
     assert "closed" in repr(provider)
 
 
-async def test_a_cold_call_from_a_second_running_loop_is_refused():
+async def test_a_cold_call_from_a_second_running_loop_is_refused() -> None:
     """While the provider's loop runs, another thread's loop gets warm tokens only."""
     provider = TokenProvider(ScriptedSource())
     await provider.token(VAULT)
@@ -100,7 +100,7 @@ async def test_a_cold_call_from_a_second_running_loop_is_refused():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_keeps_tokens_and_drops_flights():
+def test_a_forked_child_keeps_tokens_and_drops_flights() -> None:
     """A pre-fork server may prefetch in the parent: the children have the token, and their own fetches work."""
     source = ScriptedSource()
     provider = TokenProvider(source)
@@ -112,10 +112,10 @@ def test_a_forked_child_keeps_tokens_and_drops_flights():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-async def test_a_fork_in_a_running_loop_drops_what_the_parent_waits_for():
+async def test_a_fork_in_a_running_loop_drops_what_the_parent_waits_for() -> None:
     """In a child that inherited a running loop, the parent's flights are not waited for, and no error is raised."""
-    from aiomsi._fetcher import Fetcher
     from aiomsi._clock import SYSTEM_CLOCK
+    from aiomsi._fetcher import Fetcher
 
     fetcher = Fetcher(ScriptedSource(), SYSTEM_CLOCK)
     assert not fetcher.settle()

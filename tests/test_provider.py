@@ -22,11 +22,12 @@ from aiomsi import (
     TokenProvider,
     TokenRefusedError,
 )
-from aiomsi.sources import TokenRequest
 from aiomsi.testing import ManualClock, ScriptedSource
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from aiomsi.sources import TokenRequest
 
 VAULT = "https://vault.azure.net"
 DAY = 86_400.0
@@ -51,7 +52,7 @@ def runs_without_yielding(call: Coroutine[object, None, str]) -> str:
 # One call for a crowd
 
 
-async def test_a_crowd_shares_one_fetch(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_a_crowd_shares_one_fetch(provider: TokenProvider, source: ScriptedSource, clock: ManualClock) -> None:
     """However many callers ask at the same time, the source is asked once."""
     source.held = True
     callers = [asyncio.create_task(provider.token(VAULT)) for _ in range(1000)]
@@ -63,41 +64,41 @@ async def test_a_crowd_shares_one_fetch(provider: TokenProvider, source: Scripte
     assert provider.statistics().waiting == 0
 
 
-async def test_each_resource_has_its_own_fetch(provider: TokenProvider, source: ScriptedSource):
+async def test_each_resource_has_its_own_fetch(provider: TokenProvider, source: ScriptedSource) -> None:
     """Ten resources take ten fetches."""
     resources = [f"https://{number}.example" for number in range(10)]
     await asyncio.gather(*(provider.token(resource) for resource in resources * 20))
     assert sorted(request.resource for request in source.requests) == sorted(resources)
 
 
-async def test_a_scope_shares_the_slot_of_its_resource(provider: TokenProvider, source: ScriptedSource):
+async def test_a_scope_shares_the_slot_of_its_resource(provider: TokenProvider, source: ScriptedSource) -> None:
     """`https://vault.azure.net/.default` is the same as `https://vault.azure.net`."""
     assert await provider.token(VAULT) == await provider.token(f"{VAULT}/.default")
     assert provider.peek(f"{VAULT}/.default") == "token-1"
     assert len(source.requests) == 1
 
 
-async def test_a_trailing_slash_is_another_resource(provider: TokenProvider, source: ScriptedSource):
+async def test_a_trailing_slash_is_another_resource(provider: TokenProvider, source: ScriptedSource) -> None:
     """Nothing but the scope's suffix is normalised, since the rest ends up in the audience."""
     await provider.token(VAULT)
     await provider.token(f"{VAULT}/")
     assert [request.resource for request in source.requests] == [VAULT, f"{VAULT}/"]
 
 
-async def test_a_warm_call_does_not_yield(provider: TokenProvider):
+async def test_a_warm_call_does_not_yield(provider: TokenProvider) -> None:
     """With a fresh token held, `token` returns without giving way to other tasks."""
     await provider.token(VAULT)
     assert runs_without_yielding(provider.token(VAULT)) == "token-1"
 
 
-async def test_access_token_tells_all(provider: TokenProvider, clock: ManualClock):
+async def test_access_token_tells_all(provider: TokenProvider, clock: ManualClock) -> None:
     """`access_token` returns the moments of expiry and refresh, the resource and the source."""
     assert await provider.access_token(VAULT) == AccessToken(
         "token-1", clock.wall() + DAY, clock.wall() + HALF, VAULT, "scripted"
     )
 
 
-async def test_the_fetch_does_not_inherit_the_caller_s_context(clock: ManualClock):
+async def test_the_fetch_does_not_inherit_the_caller_s_context(clock: ManualClock) -> None:
     """A trace span or request of the first caller is not adopted by the fetch."""
     from contextvars import ContextVar
 
@@ -118,7 +119,7 @@ async def test_the_fetch_does_not_inherit_the_caller_s_context(clock: ManualCloc
 # Peek
 
 
-async def test_peek_returns_a_fresh_token_and_nothing_else(provider: TokenProvider, clock: ManualClock):
+async def test_peek_returns_a_fresh_token_and_nothing_else(provider: TokenProvider, clock: ManualClock) -> None:
     """`peek` is None before the first token, and from the refresh point on."""
     assert provider.peek(VAULT) is None
     await provider.token(VAULT)
@@ -128,12 +129,12 @@ async def test_peek_returns_a_fresh_token_and_nothing_else(provider: TokenProvid
 
 
 @pytest.mark.parametrize("wrong", [None, 7, ["a"], "", "unknown"])
-async def test_peek_at_what_is_no_resource_is_none(provider: TokenProvider, wrong: object):
+async def test_peek_at_what_is_no_resource_is_none(provider: TokenProvider, wrong: object) -> None:
     """`peek` raises nothing, since `token` will."""
     assert provider.peek(wrong) is None  # type: ignore[arg-type]
 
 
-async def test_peek_counts_as_use(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_peek_counts_as_use(provider: TokenProvider, source: ScriptedSource, clock: ManualClock) -> None:
     """A service that only ever peeks keeps its token fresh."""
     await provider.token(VAULT)
     provider.peek(VAULT)
@@ -142,7 +143,7 @@ async def test_peek_counts_as_use(provider: TokenProvider, source: ScriptedSourc
     assert provider.peek(VAULT) == "token-2"
 
 
-async def test_peek_and_statistics_work_from_any_thread(provider: TokenProvider):
+async def test_peek_and_statistics_work_from_any_thread(provider: TokenProvider) -> None:
     """Another thread may look at what is held."""
     await provider.token(VAULT)
     seen: list[object] = []
@@ -157,7 +158,7 @@ async def test_peek_and_statistics_work_from_any_thread(provider: TokenProvider)
 
 async def test_a_used_token_is_refreshed_behind_everybody_s_back(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """At the refresh point a timer fetches the next token; no caller starts it or waits for it."""
     await provider.token(VAULT)
     await provider.token(VAULT)
@@ -173,7 +174,9 @@ async def test_a_used_token_is_refreshed_behind_everybody_s_back(
     assert runs_without_yielding(provider.token(VAULT)) == "token-2"
 
 
-async def test_an_unused_token_goes_dormant(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_an_unused_token_goes_dormant(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
     """A token that nobody used since it came is not refreshed, until the next call revives it."""
     await provider.token(VAULT)
     await clock.advance(HALF + 60)
@@ -183,7 +186,9 @@ async def test_an_unused_token_goes_dormant(provider: TokenProvider, source: Scr
     assert (state(provider), len(source.requests)) == ("FRESH", 2)
 
 
-async def test_the_host_s_refresh_in_is_honoured(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_the_host_s_refresh_in_is_honoured(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
     """Where the host says when to refresh, that is when."""
     source.refresh_in = 1000
     await provider.token(VAULT)
@@ -196,7 +201,7 @@ async def test_the_host_s_refresh_in_is_honoured(provider: TokenProvider, source
 
 async def test_a_wall_clock_set_forward_refreshes_at_once(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """After a suspended night the wall clock, which went on, decides."""
     await provider.token(VAULT)
     clock.wall_offset += HALF
@@ -209,7 +214,7 @@ async def test_a_wall_clock_set_forward_refreshes_at_once(
 
 async def test_a_wall_clock_set_back_does_not_keep_a_token_alive(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """The timer runs on the monotonic clock, and ends FRESH whatever the wall clock says."""
     await provider.token(VAULT)
     clock.wall_offset -= 10 * DAY
@@ -224,7 +229,7 @@ async def test_a_wall_clock_set_back_does_not_keep_a_token_alive(
 
 async def test_in_the_last_minute_callers_wait_two_seconds_at_most(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Near its end the old token is served only if the new one does not come within two seconds."""
     await provider.token(VAULT)
     await clock.advance(DAY - 30)
@@ -244,7 +249,7 @@ async def test_in_the_last_minute_callers_wait_two_seconds_at_most(
 
 async def test_in_the_last_minute_the_next_token_is_worth_a_short_wait(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """A flight that lands within the two seconds gives its token to those who waited."""
     await provider.token(VAULT)
     await clock.advance(DAY - 30)
@@ -258,7 +263,7 @@ async def test_in_the_last_minute_the_next_token_is_worth_a_short_wait(
 
 async def test_in_the_last_minute_a_failing_refresh_is_not_the_callers_concern(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """While the old token is valid, who waited for the next one gets the old one when that fails."""
     await provider.token(VAULT)
     await clock.advance(DAY - 30)
@@ -270,7 +275,7 @@ async def test_in_the_last_minute_a_failing_refresh_is_not_the_callers_concern(
 
 async def test_a_token_that_expires_while_callers_wait_is_not_given_to_them(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """The two seconds may end after the token did; then only a new one will do."""
     source.lifetime = 10
     await provider.token(VAULT)
@@ -283,7 +288,9 @@ async def test_a_token_that_expires_while_callers_wait_is_not_given_to_them(
     assert await caller == "token-2"
 
 
-async def test_an_expired_token_is_never_served(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_an_expired_token_is_never_served(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
     """From its end on, callers wait for the next token."""
     await provider.token(VAULT)
     await clock.advance(DAY)
@@ -295,7 +302,7 @@ async def test_an_expired_token_is_never_served(provider: TokenProvider, source:
     assert await caller == "token-2"
 
 
-async def test_expiry_shows_in_the_statistics(provider: TokenProvider, clock: ManualClock):
+async def test_expiry_shows_in_the_statistics(provider: TokenProvider, clock: ManualClock) -> None:
     """A token past its end is no longer counted."""
     await provider.token(VAULT)
     await clock.advance(DAY + 1)
@@ -307,7 +314,7 @@ async def test_expiry_shows_in_the_statistics(provider: TokenProvider, clock: Ma
 
 async def test_the_same_token_again_is_not_asked_for_in_a_loop(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """A host that hands out the token already held is asked again after a quarter of the remaining life."""
     source.script("cached", "cached", "cached")
     await provider.token(VAULT)
@@ -325,7 +332,7 @@ async def test_the_same_token_again_is_not_asked_for_in_a_loop(
 
 async def test_the_same_token_near_its_end_is_replaced_once_it_expired(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """The wait for a newer token does not outlive the old one."""
     source.script("cached")
     await provider.token(VAULT)
@@ -343,7 +350,7 @@ async def test_the_same_token_near_its_end_is_replaced_once_it_expired(
 
 async def test_with_nothing_valid_everybody_who_waits_gets_the_error(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """One failed fetch fails all who waited for it, each with an instance of his own."""
     source.held = True
     source.script(EndpointError("down", resource=VAULT, source="scripted", status=503))
@@ -360,9 +367,9 @@ async def test_with_nothing_valid_everybody_who_waits_gets_the_error(
 
 async def test_a_failure_is_repeated_for_a_while_and_then_the_next_caller_probes(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """In an outage the source is asked after 1, 2, 4 s and so on, and others get the last error at once."""
-    asked = []
+    asked: list[float] = []
     source.script(*[EndpointError("down")] * 6)
     for _ in range(630):
         with pytest.raises(EndpointError):
@@ -383,7 +390,7 @@ async def test_a_failure_is_repeated_for_a_while_and_then_the_next_caller_probes
     assert provider.statistics().resources[0].failures_in_a_row == 0
 
 
-async def test_each_caller_s_error_has_a_traceback_of_its_own(provider: TokenProvider, source: ScriptedSource):
+async def test_each_caller_s_error_has_a_traceback_of_its_own(provider: TokenProvider, source: ScriptedSource) -> None:
     """A stored error does not grow with the frames of all who were given it."""
     source.script(EndpointError("down"))
     lengths = []
@@ -407,7 +414,7 @@ async def test_each_caller_s_error_has_a_traceback_of_its_own(provider: TokenPro
 )
 async def test_what_failed_decides_how_soon_it_is_tried_again(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock, error: Exception, seconds: float
-):
+) -> None:
     """A refusal stands for 30 s, Retry-After is kept, everything else begins with a second."""
     source.script(error)
     for _ in range(2):
@@ -423,7 +430,7 @@ async def test_what_failed_decides_how_soon_it_is_tried_again(
 
 async def test_an_absent_source_is_asked_again_after_two_seconds_at_most(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """The developer may just have logged in."""
     source.script(*[SourceUnavailableError("run: az login")] * 5)
     for _ in range(5):
@@ -435,13 +442,14 @@ async def test_an_absent_source_is_asked_again_after_two_seconds_at_most(
 
 async def test_while_a_token_is_valid_failures_are_swallowed_and_backed_off(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     """In an outage callers keep the old token; the source is asked after 30, 60, 120, 240 and then 300 s."""
     await provider.token(VAULT)
     await provider.token(VAULT)
     source.script(*[EndpointError("down")] * 100)
     caplog.set_level(logging.INFO)
-    began, asked = HALF, []
+    began = HALF
+    asked: list[float] = []
     await clock.advance(HALF)
     for _ in range(1400):
         assert runs_without_yielding(provider.token(VAULT)) == "token-1"
@@ -458,7 +466,7 @@ async def test_while_a_token_is_valid_failures_are_swallowed_and_backed_off(
 
 async def test_without_callers_an_outage_is_retried_only_while_the_token_lives(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Nobody is there to be served: a resource that expired in an outage is left alone."""
     await provider.token(VAULT)
     await provider.token(VAULT)
@@ -470,7 +478,9 @@ async def test_without_callers_an_outage_is_retried_only_while_the_token_lives(
     assert clock.timers == 0
 
 
-async def test_retry_after_binds_the_timer_too(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_retry_after_binds_the_timer_too(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
     """A throttled refresh is not tried again before the host allows it."""
     await provider.token(VAULT)
     await provider.token(VAULT)
@@ -484,7 +494,7 @@ async def test_retry_after_binds_the_timer_too(provider: TokenProvider, source: 
 
 async def test_when_the_token_expires_in_an_outage_the_wait_is_cut(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """A back-off chosen while callers had a token is cut to 30 s when they have none any more."""
     await provider.token(VAULT)
     await clock.advance(DAY - 100)
@@ -502,7 +512,9 @@ async def test_when_the_token_expires_in_an_outage_the_wait_is_cut(
     assert await provider.token(VAULT) == "token-2"
 
 
-async def test_expiry_does_not_cut_a_retry_after(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_expiry_does_not_cut_a_retry_after(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
     """The host's word is kept even when callers have no token."""
     await provider.token(VAULT)
     await clock.advance(DAY - 100)
@@ -517,7 +529,7 @@ async def test_expiry_does_not_cut_a_retry_after(provider: TokenProvider, source
 
 async def test_a_source_that_does_not_end_in_time_is_given_up(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """A second past the source's limit its waiters get an EndpointError, and the next caller asks anew."""
     source.held = True
     source.time_limit = 5
@@ -532,7 +544,7 @@ async def test_a_source_that_does_not_end_in_time_is_given_up(
     assert await provider.token(VAULT) == "token-2"
 
 
-async def test_waiting_for_a_place_does_not_count_against_the_time_limit(clock: ManualClock):
+async def test_waiting_for_a_place_does_not_count_against_the_time_limit(clock: ManualClock) -> None:
     """A source that takes two at a time gets two at a time; the third one's time begins when it is asked."""
     source = ScriptedSource(held=True, max_parallel=2, time_limit=5)
     async with TokenProvider(source, clock=clock) as provider:
@@ -556,7 +568,9 @@ async def test_waiting_for_a_place_does_not_count_against_the_time_limit(clock: 
         (AccessToken("t", 1_759_999_990, None, VAULT, "odd"), "expired 10 s ago"),
     ],
 )
-async def test_a_source_s_nonsense_is_an_error_and_not_a_token(clock: ManualClock, given: AccessToken, complaint: str):
+async def test_a_source_s_nonsense_is_an_error_and_not_a_token(
+    clock: ManualClock, given: AccessToken, complaint: str
+) -> None:
     """What a source returns is checked before it is held."""
 
     class Odd:
@@ -572,7 +586,7 @@ async def test_a_source_s_nonsense_is_an_error_and_not_a_token(clock: ManualCloc
 
 async def test_errors_that_are_not_ours_are_raised_as_they_are_and_logged_without_their_text(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     """A bug in a source is not dressed up; its text, which may hold a secret, is not logged."""
     await provider.token(VAULT)
     await provider.token(VAULT)
@@ -588,7 +602,7 @@ async def test_errors_that_are_not_ours_are_raised_as_they_are_and_logged_withou
 
 async def test_a_rejected_token_is_replaced_once_for_all(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """A thousand callers whose token was refused cause one fetch."""
     old = await provider.token(VAULT)
     source.held = True
@@ -604,7 +618,7 @@ async def test_a_rejected_token_is_replaced_once_for_all(
 
 async def test_a_service_that_refuses_everything_causes_no_storm(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Rejections lead to a fetch at most every 5 s; in between, the held token is returned."""
     token = await provider.token(VAULT)
     for _ in range(200):
@@ -615,7 +629,7 @@ async def test_a_service_that_refuses_everything_causes_no_storm(
 
 async def test_the_rejected_token_again_waits_like_any_same_token(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Where the host's own cache gives the rejected token back, asking it again is pointless for long."""
     source.script(*["cached"] * 10)
     await provider.token(VAULT)
@@ -627,7 +641,7 @@ async def test_the_rejected_token_again_waits_like_any_same_token(
 
 async def test_a_failure_to_replace_a_rejected_token_is_raised(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """Who knows that the held token is no good is told so, and who does not keeps using it."""
     old = await provider.token(VAULT)
     source.script(EndpointError("down"))
@@ -640,14 +654,14 @@ async def test_a_failure_to_replace_a_rejected_token_is_raised(
     assert (await provider.access_token(VAULT, rejected=old)).token == "token-2"
 
 
-async def test_rejecting_an_expired_token_is_asking_for_one(provider: TokenProvider, clock: ManualClock):
+async def test_rejecting_an_expired_token_is_asking_for_one(provider: TokenProvider, clock: ManualClock) -> None:
     """With nothing held there is nothing to compare."""
     old = await provider.token(VAULT)
     await clock.advance(DAY)
     assert (await provider.access_token(VAULT, rejected=old)).token == "token-2"
 
 
-async def test_claims_go_past_the_cache(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_claims_go_past_the_cache(provider: TokenProvider, source: ScriptedSource, clock: ManualClock) -> None:
     """A claims challenge is answered by a token fetched with those claims, which all callers then get."""
     old = await provider.token(VAULT)
     source.held = True
@@ -662,7 +676,7 @@ async def test_claims_go_past_the_cache(provider: TokenProvider, source: Scripte
 
 async def test_claims_without_a_rejected_token_are_limited_to_every_five_seconds(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """The same claims twice within the interval get what the first time brought."""
     await provider.access_token(VAULT, claims="{}")
     assert (await provider.access_token(VAULT, claims="{}")).token == "token-1"
@@ -673,7 +687,7 @@ async def test_claims_without_a_rejected_token_are_limited_to_every_five_seconds
 
 async def test_other_claims_than_the_held_token_s_are_fetched(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """A token newer than the rejected one will not do if it was fetched without the claims."""
     await provider.token(VAULT)
     await clock.advance(6)
@@ -683,7 +697,7 @@ async def test_other_claims_than_the_held_token_s_are_fetched(
     assert [request.claims for request in source.requests] == [None, None, "{}"]
 
 
-async def test_a_token_for_claims_is_not_overwritten_by_an_older_refresh(clock: ManualClock):
+async def test_a_token_for_claims_is_not_overwritten_by_an_older_refresh(clock: ManualClock) -> None:
     """A refresh that began before the challenge and lands after it is dropped."""
     gates = [asyncio.Event() for _ in range(3)]
     asked: list[TokenRequest] = []
@@ -712,7 +726,7 @@ async def test_a_token_for_claims_is_not_overwritten_by_an_older_refresh(clock: 
         assert await provider.token(VAULT) == "token-2"
 
 
-async def test_the_rejected_token_is_in_no_traceback_of_ours(provider: TokenProvider, source: ScriptedSource):
+async def test_the_rejected_token_is_in_no_traceback_of_ours(provider: TokenProvider, source: ScriptedSource) -> None:
     """A traceback that prints local variables does not show a token from our frames."""
     source.script("a-very-secret-token", EndpointError("down"))
     token = await provider.token(VAULT)
@@ -726,7 +740,9 @@ async def test_the_rejected_token_is_in_no_traceback_of_ours(provider: TokenProv
 # Tenants
 
 
-async def test_a_tenant_is_ignored_where_the_source_cannot_choose(provider: TokenProvider, source: ScriptedSource):
+async def test_a_tenant_is_ignored_where_the_source_cannot_choose(
+    provider: TokenProvider, source: ScriptedSource
+) -> None:
     """Asking with and without a tenant is the same for a managed identity."""
     await provider.access_token(VAULT, tenant_id="t1")
     await provider.token(VAULT)
@@ -735,7 +751,7 @@ async def test_a_tenant_is_ignored_where_the_source_cannot_choose(provider: Toke
 
 async def test_a_tenant_has_a_slot_of_its_own_where_the_source_can_choose(
     provider: TokenProvider, source: ScriptedSource
-):
+) -> None:
     """Two tenants' tokens for one resource are kept apart."""
     source.chooses_tenant = True
     tokens = [(await provider.access_token(VAULT, tenant_id=tenant)).token for tenant in (None, "t1", "t2", "t1")]
@@ -749,13 +765,13 @@ async def test_a_tenant_has_a_slot_of_its_own_where_the_source_can_choose(
 
 async def test_watch_yields_now_and_at_each_new_token(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
-):
+) -> None:
     """A watcher sees every token that lands, and keeps the resource refreshed without any other caller."""
     seen = []
 
     async def watch() -> None:
         async for token in provider.watch(VAULT):
-            seen.append(token.token)
+            seen.append(token.token)  # noqa: PERF401  (the test looks while it goes on)
 
     watcher = asyncio.create_task(watch())
     await clock.settle()
@@ -771,7 +787,7 @@ async def test_watch_yields_now_and_at_each_new_token(
 
 async def test_watch_survives_an_outage_longer_than_the_token(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     """For a watcher a token is fetched again even after the old one expired."""
     tokens = provider.watch(VAULT)
     assert (await anext(tokens)).token == "token-1"
@@ -786,14 +802,14 @@ async def test_watch_survives_an_outage_longer_than_the_token(
     await tokens.aclose()  # type: ignore[attr-defined]
 
 
-async def test_watch_raises_when_no_first_token_can_be_had(provider: TokenProvider, source: ScriptedSource):
+async def test_watch_raises_when_no_first_token_can_be_had(provider: TokenProvider, source: ScriptedSource) -> None:
     """There is nothing to watch where nothing can be fetched."""
     source.script(TokenRefusedError("no"))
     with pytest.raises(TokenRefusedError):
         await anext(aiter(provider.watch(VAULT)))
 
 
-async def test_watch_ends_with_the_provider(provider: TokenProvider, clock: ManualClock):
+async def test_watch_ends_with_the_provider(provider: TokenProvider, clock: ManualClock) -> None:
     """Closing the provider ends a watcher with a ProviderClosedError."""
     tokens = provider.watch(VAULT)
     await anext(aiter(tokens))
@@ -804,7 +820,7 @@ async def test_watch_ends_with_the_provider(provider: TokenProvider, clock: Manu
         await waiting
 
 
-async def test_a_slow_watcher_gets_the_newest_token(provider: TokenProvider, clock: ManualClock):
+async def test_a_slow_watcher_gets_the_newest_token(provider: TokenProvider, clock: ManualClock) -> None:
     """Tokens that landed while the watcher was busy are skipped."""
     tokens = aiter(provider.watch(VAULT))
     await anext(tokens)
@@ -814,17 +830,38 @@ async def test_a_slow_watcher_gets_the_newest_token(provider: TokenProvider, clo
     await tokens.aclose()  # type: ignore[attr-defined]
 
 
+async def test_a_watcher_is_not_given_a_token_that_died_meanwhile(provider: TokenProvider, clock: ManualClock) -> None:
+    """Between landing and waking time may pass; what expired in between is skipped."""
+    seen: list[str] = []
+
+    async def watch(jump: float) -> None:
+        async for token in provider.watch(VAULT):
+            seen.append(token.token)
+            if token.token == "token-2":
+                clock.wall_offset += jump
+
+    watchers = [asyncio.create_task(watch(jump)) for jump in (2 * DAY, 0)]
+    await clock.settle()
+    await clock.advance(HALF)
+    assert seen == ["token-1", "token-1", "token-2"]
+    await clock.advance(HALF)
+    assert seen[3:] == ["token-3", "token-3"]
+    for watcher in watchers:
+        watcher.cancel()
+    await asyncio.wait(watchers)
+
+
 # Prefetching
 
 
-async def test_prefetch_warms_several_at_once(provider: TokenProvider, source: ScriptedSource):
+async def test_prefetch_warms_several_at_once(provider: TokenProvider, source: ScriptedSource) -> None:
     """After prefetch no caller waits."""
     await provider.prefetch(VAULT, "https://storage.azure.com/")
     assert len(source.requests) == 2
     assert runs_without_yielding(provider.token(VAULT)) == "token-1"
 
 
-async def test_prefetch_tells_all_that_failed(provider: TokenProvider, source: ScriptedSource):
+async def test_prefetch_tells_all_that_failed(provider: TokenProvider, source: ScriptedSource) -> None:
     """The errors come together, and the others are warm."""
     source.script("good", EndpointError("down"))
     with pytest.raises(ExceptionGroup, match="1 of 2 tokens could not be fetched") as caught:
@@ -833,7 +870,7 @@ async def test_prefetch_tells_all_that_failed(provider: TokenProvider, source: S
     assert provider.peek("https://a.example") == "good"
 
 
-async def test_prefetch_checks_all_before_it_fetches_any(provider: TokenProvider, source: ScriptedSource):
+async def test_prefetch_checks_all_before_it_fetches_any(provider: TokenProvider, source: ScriptedSource) -> None:
     """One misspelt resource is told before anything is sent."""
     with pytest.raises(ValueError, match="blanks"):
         await provider.prefetch(VAULT, "https://a b")
@@ -843,7 +880,7 @@ async def test_prefetch_checks_all_before_it_fetches_any(provider: TokenProvider
 # How many are kept
 
 
-async def test_no_more_resources_are_kept_than_allowed(clock: ManualClock, source: ScriptedSource):
+async def test_no_more_resources_are_kept_than_allowed(clock: ManualClock, source: ScriptedSource) -> None:
     """Resources beyond the limit push out those not used for longest, names and all."""
     async with TokenProvider(source, clock=clock, max_resources=3) as provider:
         await provider.token("https://0.example/.default")
@@ -854,7 +891,7 @@ async def test_no_more_resources_are_kept_than_allowed(clock: ManualClock, sourc
         assert provider.peek("https://0.example/.default") is None
 
 
-async def test_a_used_resource_gets_a_second_chance(clock: ManualClock, source: ScriptedSource):
+async def test_a_used_resource_gets_a_second_chance(clock: ManualClock, source: ScriptedSource) -> None:
     """What is in use survives a flood of resources that are not, and goes on being refreshed."""
     async with TokenProvider(source, clock=clock, max_resources=3, policy=RefreshPolicy(spread=0)) as provider:
         await provider.token(VAULT)
@@ -867,7 +904,7 @@ async def test_a_used_resource_gets_a_second_chance(clock: ManualClock, source: 
         assert provider.peek(VAULT) not in (None, "token-1")
 
 
-async def test_a_resource_with_a_fetch_under_way_is_not_pushed_out(clock: ManualClock):
+async def test_a_resource_with_a_fetch_under_way_is_not_pushed_out(clock: ManualClock) -> None:
     """The limit gives way rather than abandon callers who wait."""
     source = ScriptedSource(held=True)
     async with TokenProvider(source, clock=clock, max_resources=1) as provider:
@@ -879,7 +916,7 @@ async def test_a_resource_with_a_fetch_under_way_is_not_pushed_out(clock: Manual
         assert len(provider.statistics().resources) == 1
 
 
-async def test_a_forgotten_provider_is_not_kept_alive_by_its_timer(source: ScriptedSource):
+async def test_a_forgotten_provider_is_not_kept_alive_by_its_timer(source: ScriptedSource) -> None:
     """A provider that was never closed goes away with its last reference."""
     provider = TokenProvider(source)
     await provider.token(VAULT)
@@ -889,7 +926,7 @@ async def test_a_forgotten_provider_is_not_kept_alive_by_its_timer(source: Scrip
     assert gone() is None
 
 
-async def test_the_timer_of_a_forgotten_provider_does_nothing(source: ScriptedSource, clock: ManualClock):
+async def test_the_timer_of_a_forgotten_provider_does_nothing(source: ScriptedSource, clock: ManualClock) -> None:
     """Nothing is fetched for a provider that is gone."""
     provider = TokenProvider(source, clock=clock)
     await provider.token(VAULT)
@@ -903,7 +940,7 @@ async def test_the_timer_of_a_forgotten_provider_does_nothing(source: ScriptedSo
 # Closing
 
 
-async def test_closing_ends_fetches_and_tells_who_waits(source: ScriptedSource, clock: ManualClock):
+async def test_closing_ends_fetches_and_tells_who_waits(source: ScriptedSource, clock: ManualClock) -> None:
     """Callers who wait when the provider is closed get a ProviderClosedError, and the fetch is cancelled."""
     source.held = True
     provider = TokenProvider(source, clock=clock)
@@ -918,7 +955,7 @@ async def test_closing_ends_fetches_and_tells_who_waits(source: ScriptedSource, 
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_closed_provider_says_so(provider: TokenProvider, caplog: pytest.LogCaptureFixture):
+async def test_a_closed_provider_says_so(provider: TokenProvider, caplog: pytest.LogCaptureFixture) -> None:
     """After closing, every call raises ProviderClosedError, which is a RuntimeError; closing again is fine."""
     await provider.token(VAULT)
     await provider.aclose()
@@ -933,7 +970,7 @@ async def test_a_closed_provider_says_so(provider: TokenProvider, caplog: pytest
     assert caplog.records == []
 
 
-async def test_closing_does_not_wait_for_a_source_that_will_not_end(clock: ManualClock):
+async def test_closing_does_not_wait_for_a_source_that_will_not_end(clock: ManualClock) -> None:
     """A source that swallows its cancellation delays closing by a second and no more."""
     stubborn = asyncio.Event()
 
@@ -961,7 +998,7 @@ async def test_closing_does_not_wait_for_a_source_that_will_not_end(clock: Manua
     await clock.settle()
 
 
-async def test_an_abandoned_fetch_that_ends_after_all_is_ignored(clock: ManualClock):
+async def test_an_abandoned_fetch_that_ends_after_all_is_ignored(clock: ManualClock) -> None:
     """The token of a source that was given up does not replace a newer one."""
     gates = [asyncio.Event(), asyncio.Event()]
     gates[1].set()
@@ -999,7 +1036,7 @@ async def test_an_abandoned_fetch_that_ends_after_all_is_ignored(clock: ManualCl
 @pytest.mark.parametrize("wrong", ["", "/.default", "https://a b", "a\nb", "a b", "https://a https://b"])
 async def test_a_wrong_resource_is_told_before_anything_is_sent(
     provider: TokenProvider, source: ScriptedSource, wrong: str
-):
+) -> None:
     """A text that names no resource is a ValueError that shows it."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011  (the text is what is asserted)
         await provider.token(wrong)
@@ -1008,14 +1045,14 @@ async def test_a_wrong_resource_is_told_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("wrong", [None, 7, b"https://vault.azure.net", ["https://vault.azure.net"]])
-async def test_a_resource_of_another_type_is_told(provider: TokenProvider, wrong: object):
+async def test_a_resource_of_another_type_is_told(provider: TokenProvider, wrong: object) -> None:
     """Anything but a string is a TypeError that shows it."""
     with pytest.raises(TypeError, match="a resource is a string"):
         await provider.token(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["tenant_id", "claims", "rejected"])
-async def test_empty_options_are_told(provider: TokenProvider, name: str):
+async def test_empty_options_are_told(provider: TokenProvider, name: str) -> None:
     """An option is a text that is not empty, or left out."""
     with pytest.raises(ValueError, match=name):
         await provider.access_token(VAULT, **{name: ""})
@@ -1023,7 +1060,7 @@ async def test_empty_options_are_told(provider: TokenProvider, name: str):
         await provider.access_token(VAULT, **{name: b"x"})  # type: ignore[arg-type]
 
 
-def test_a_provider_is_made_of_the_right_things():
+def test_a_provider_is_made_of_the_right_things() -> None:
     """Wrong arguments are told when the provider is made."""
     source = ScriptedSource()
     with pytest.raises(TypeError, match="a source is an object"):
@@ -1043,7 +1080,9 @@ def test_a_provider_is_made_of_the_right_things():
 # What may be seen
 
 
-async def test_statistics_tell_what_goes_on(provider: TokenProvider, source: ScriptedSource, clock: ManualClock):
+async def test_statistics_tell_what_goes_on(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
     """Sums and each resource are there, with the last error, and no token."""
     await provider.token(VAULT)
     await provider.token(VAULT)
@@ -1056,14 +1095,14 @@ async def test_statistics_tell_what_goes_on(provider: TokenProvider, source: Scr
     assert "token-1" not in repr(statistics)
 
 
-async def test_no_token_is_in_any_repr(provider: TokenProvider):
+async def test_no_token_is_in_any_repr(provider: TokenProvider) -> None:
     """Neither the provider nor a token shows what must stay secret."""
     token = await provider.access_token(VAULT)
     assert repr(provider) == "<TokenProvider source=scripted tokens=1 in_flight=0>"
     assert "token-1" not in repr(token)
 
 
-def test_errors_can_be_sent_to_another_process():
+def test_errors_can_be_sent_to_another_process() -> None:
     """Errors keep their attributes through pickle."""
     error = EndpointError("down", resource=VAULT, source="imds", status=429, code="busy", retry_after=7)
     copied = pickle.loads(pickle.dumps(error))  # noqa: S301  (our own)

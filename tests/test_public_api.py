@@ -13,7 +13,7 @@ import aiomsi.sources
 import aiomsi.testing
 
 
-def test_the_public_names():
+def test_the_public_names() -> None:
     """The front door has these names, and no more."""
     assert aiomsi.__all__ == [
         "AccessToken",
@@ -36,7 +36,7 @@ def test_the_public_names():
 
 
 @pytest.mark.parametrize("module", [aiomsi, aiomsi.sources, aiomsi.endpoint, aiomsi.testing])
-def test_every_listed_name_is_there_and_documented(module: object):
+def test_every_listed_name_is_there_and_documented(module: object) -> None:
     """`__all__` is sorted, and each name in it has a docstring."""
     names: list[str] = module.__all__  # type: ignore[attr-defined]
     assert names == sorted(names)
@@ -46,10 +46,10 @@ def test_every_listed_name_is_there_and_documented(module: object):
     assert set(names) <= set(dir(module))
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error() -> None:
     """A typing mistake is told as for any module."""
     with pytest.raises(AttributeError, match="no attribute 'TokenProvder'"):
-        aiomsi.TokenProvder  # type: ignore[attr-defined]  # noqa: B018
+        aiomsi.TokenProvder  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_unknown_name_is_an_attribute_error():
         ("import aiomsi.sources", {"click", "rich", "azure"}),
     ],
 )
-def test_importing_a_corner_does_not_pull_in_the_whole(statement: str, absent: set[str]):
+def test_importing_a_corner_does_not_pull_in_the_whole(statement: str, absent: set[str]) -> None:
     """Each import brings only what it needs."""
     script = f"{statement}; import sys; print(sorted({absent!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

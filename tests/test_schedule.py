@@ -32,7 +32,7 @@ HOUR = 3600.0
         (24 * HOUR, 24 * HOUR, 12 * HOUR, 24 * HOUR - 60),
     ],
 )
-def test_the_plan_of_a_token(life: float, refresh_in: float | None, base: float, must: float):
+def test_the_plan_of_a_token(life: float, refresh_in: float | None, base: float, must: float) -> None:
     """The refresh point is the host's if it is within the life, else half the life, or 300 s before its end."""
     refresh_on = None if refresh_in is None else T0.wall + refresh_in
     plan = timetable(POLICY, T0, T0.wall + life, refresh_on, chance=0)
@@ -44,7 +44,7 @@ def test_the_plan_of_a_token(life: float, refresh_in: float | None, base: float,
     refresh_in=st.none() | st.floats(-1e9, 1e9),
     chance=st.floats(0, 1),
 )
-def test_the_points_of_a_plan_are_in_order(life: float, refresh_in: float | None, chance: float):
+def test_the_points_of_a_plan_are_in_order(life: float, refresh_in: float | None, chance: float) -> None:
     """0 < soft ≤ must < life, whatever the host says; and soft is drawn from the last tenth before base."""
     refresh_on = None if refresh_in is None else T0.wall + refresh_in
     plan = timetable(POLICY, T0, T0.wall + life, refresh_on, chance)
@@ -53,7 +53,7 @@ def test_the_points_of_a_plan_are_in_order(life: float, refresh_in: float | None
     assert plan.soft <= plan.base
 
 
-def test_freshness_goes_by_the_clock_that_says_more():
+def test_freshness_goes_by_the_clock_that_says_more() -> None:
     """Neither a wall clock set back nor a suspended monotonic clock keeps a token alive."""
     plan = timetable(POLICY, T0, T0.wall + HOUR, None, chance=0)
     story = [
@@ -95,23 +95,23 @@ DOWN, REFUSED, ABSENT = EndpointError("down"), TokenRefusedError("no"), SourceUn
         (EndpointError("throttled", retry_after=0.5), 1, False, 1),
     ],
 )
-def test_the_wait_after_a_failure(error: Exception, failures: int, holding: bool, delay: float):  # noqa: FBT001
+def test_the_wait_after_a_failure(error: Exception, failures: int, holding: bool, delay: float) -> None:
     """The wait doubles up to its limit and is never shorter than Retry-After."""
     assert retry_delay(POLICY, error, failures, holding=holding, chance=0.5) == delay
 
 
-def test_the_wait_for_a_refresh_is_spread():
+def test_the_wait_for_a_refresh_is_spread() -> None:
     """A fleet that failed together does not come back together: ± 20 %."""
     waits = [retry_delay(POLICY, DOWN, 1, holding=True, chance=chance) for chance in (0, 0.5, 1)]
     assert waits == pytest.approx([24, 30, 36])
 
 
-def test_the_same_token_again_waits_a_quarter_of_its_life():
+def test_the_same_token_again_waits_a_quarter_of_its_life() -> None:
     """A quarter of the remaining life, and at least a minute."""
     assert [same_token_delay(POLICY, remaining) for remaining in (HOUR, 10)] == [900, 60]
 
 
-def test_a_backoff_closes_the_gate_and_success_opens_it():
+def test_a_backoff_closes_the_gate_and_success_opens_it() -> None:
     """After a failure the error is raised until the wait is over; a success forgets it."""
     backoff = Backoff(RefreshPolicy(refresh_retry_spread=0))
     backoff.check(0)
@@ -124,7 +124,7 @@ def test_a_backoff_closes_the_gate_and_success_opens_it():
     assert (backoff.failures, backoff.error, backoff.is_open(101)) == (0, None, True)
 
 
-def test_expiry_lifts_a_gate_that_no_failure_closed():
+def test_expiry_lifts_a_gate_that_no_failure_closed() -> None:
     """The wait for a newer token ends with the old one."""
     backoff = Backoff(POLICY)
     backoff.succeed(0, wait=900)
@@ -134,7 +134,7 @@ def test_expiry_lifts_a_gate_that_no_failure_closed():
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(RefreshPolicy), ids=lambda field: field.name)
-def test_a_wrong_policy_value_is_named(field: dataclasses.Field[float]):
+def test_a_wrong_policy_value_is_named(field: dataclasses.Field[float]) -> None:
     """Each value of a policy is checked, and the message names it."""
     name: str = field.name
     for wrong in (-1, float("nan"), float("inf")):

@@ -12,7 +12,7 @@ from aiomsi.sources import TokenRequest
 from aiomsi.testing import ManualClock, ScriptedSource
 
 
-async def test_time_passes_only_when_told():
+async def test_time_passes_only_when_told() -> None:
     """Both clocks move together, and the wall clock can be set apart."""
     clock = ManualClock(1000)
     await clock.advance(5)
@@ -24,7 +24,7 @@ async def test_time_passes_only_when_told():
         await clock.advance(-1)
 
 
-async def test_timers_fire_in_order_and_at_their_own_moments():
+async def test_timers_fire_in_order_and_at_their_own_moments() -> None:
     """A timer sees the time for which it was set, and one that it sets fires in the same advance."""
     clock = ManualClock()
     story: list[tuple[str, float]] = []
@@ -42,7 +42,7 @@ async def test_timers_fire_in_order_and_at_their_own_moments():
 
 
 @pytest.mark.parametrize("manual", [True, False], ids=["manual", "system"])
-async def test_sleeping_and_limits_go_by_the_clock(manual: bool):  # noqa: FBT001
+async def test_sleeping_and_limits_go_by_the_clock(manual: bool) -> None:
     """A sleeper wakes when its time has come, and a block that is too slow raises TimeoutError."""
     clock = ManualClock() if manual else None
 
@@ -59,7 +59,7 @@ async def test_sleeping_and_limits_go_by_the_clock(manual: bool):  # noqa: FBT00
         await limited
 
 
-async def test_a_limit_that_is_kept_leaves_no_timer():
+async def test_a_limit_that_is_kept_leaves_no_timer() -> None:
     """A block that ends in time, or with its own error, cancels its timer."""
     clock = ManualClock()
     async with time_limit(clock, 5):
@@ -70,7 +70,7 @@ async def test_a_limit_that_is_kept_leaves_no_timer():
     assert clock.timers == 0
 
 
-def test_the_system_clock_holds_the_builtins_themselves():
+def test_the_system_clock_holds_the_builtins_themselves() -> None:
     """A method around `time.time` would cost a warm call a third."""
     import time
 
@@ -79,7 +79,7 @@ def test_the_system_clock_holds_the_builtins_themselves():
     assert repr(SYSTEM_CLOCK) == "<system clock>"
 
 
-async def test_a_scripted_source_gives_what_it_was_told():
+async def test_a_scripted_source_gives_what_it_was_told() -> None:
     """Texts are tokens, exceptions are raised, and then come numbered tokens."""
     clock = ManualClock(1000)
     source = ScriptedSource(lifetime=100, refresh_in=50)
@@ -93,7 +93,7 @@ async def test_a_scripted_source_gives_what_it_was_told():
     assert source.requests == [request] * 3
 
 
-async def test_releasing_a_held_source_spares_who_left():
+async def test_releasing_a_held_source_spares_who_left() -> None:
     """A fetch that was cancelled while it was held is not woken."""
     source = ScriptedSource(held=True)
     fetch = asyncio.create_task(source.fetch(TokenRequest("r")))

@@ -47,7 +47,7 @@ def principal(token: str) -> Principal | None:
         ),
     ],
 )
-def test_the_principal_is_what_the_claims_say(claims: dict[str, object], expected: Principal):
+def test_the_principal_is_what_the_claims_say(claims: dict[str, object], expected: Principal) -> None:
     """Applications and users are told apart, in tokens of both versions."""
     assert principal(jwt(**claims)) == expected
 
@@ -55,18 +55,18 @@ def test_the_principal_is_what_the_claims_say(claims: dict[str, object], expecte
 @pytest.mark.parametrize(
     "token", ["opaque", "a.b", "a.!.c", "a.bm90IGpzb24.c", "a.WzFd.c", "a.b.c.d", "a.W1tb.c", "..", "é.é.é"]
 )
-def test_an_opaque_token_has_no_principal(token: str):
+def test_an_opaque_token_has_no_principal(token: str) -> None:
     """What is no JWT is nobody's."""
     assert principal(token) is None
 
 
 @given(st.text())
-def test_no_text_breaks_the_reading_of_claims(text: str):
+def test_no_text_breaks_the_reading_of_claims(text: str) -> None:
     """Whatever a host sends as a token, reading it raises nothing."""
     assert unverified_claims(text) is None or isinstance(unverified_claims(text), dict)
 
 
-def test_a_token_does_not_show_itself():
+def test_a_token_does_not_show_itself() -> None:
     """The repr has everything but the token."""
     assert repr(AccessToken("secret", 2.0, 1.0, "r", "imds")) == (
         "AccessToken(expires_on=2.0, refresh_on=1.0, resource='r', source='imds', token_type='Bearer')"
@@ -85,6 +85,6 @@ def test_a_token_does_not_show_itself():
         ("2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default", "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"),
     ],
 )
-def test_a_scope_loses_one_suffix_and_nothing_else(text: str, resource: str):
+def test_a_scope_loses_one_suffix_and_nothing_else(text: str, resource: str) -> None:
     """Case, slashes and inner suffixes are kept."""
     assert resource_of(text) == resource

@@ -149,7 +149,7 @@ def named(vector: Vector) -> str:
 
 
 @pytest.mark.parametrize("vector", [v for v in TOKENS if "transport_error" not in v], ids=named)
-async def test_a_token_vector(vector: Vector, replay: Replay, monkeypatch: pytest.MonkeyPatch):
+async def test_a_token_vector(vector: Vector, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent, what comes of the answer, and whether it is asked again, are as the vector says."""
     for name in {"HTTP_PROXY", "http_proxy"} & set(vector["env"]):
         monkeypatch.setenv(name, vector["env"][name])
@@ -163,7 +163,7 @@ async def test_a_token_vector(vector: Vector, replay: Replay, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("vector", [v for v in TOKENS if "transport_error" in v], ids=named)
-async def test_a_vector_of_a_broken_network(vector: Vector):
+async def test_a_vector_of_a_broken_network(vector: Vector) -> None:
     """Where nobody answers it is tried again, and where nothing but silence named the host it is not there."""
     broken = {
         "connect_timeout": aiohttp.ConnectionTimeoutError(),
@@ -178,7 +178,7 @@ async def test_a_vector_of_a_broken_network(vector: Vector):
 
 
 @pytest.mark.parametrize("vector", [v for v in TOKENS if "refresh_on" in v["expect"]], ids=named)
-async def test_a_refresh_vector(vector: Vector, replay: Replay):
+async def test_a_refresh_vector(vector: Vector, replay: Replay) -> None:
     """The moment of refresh is the host's, else half-life; a short token's host says nothing, and 300 s remain."""
     replay.answer = vector["response"]
     clock = ManualClock(vector["now"])
@@ -188,7 +188,7 @@ async def test_a_refresh_vector(vector: Vector, replay: Replay):
 
 
 @pytest.mark.parametrize("vector", [v for v in TOKENS if "scope" in v], ids=named)
-async def test_a_scope_vector(vector: Vector, replay: Replay):
+async def test_a_scope_vector(vector: Vector, replay: Replay) -> None:
     """A scope is sent as the resource that it names."""
     replay.answer = vector["response"]
     async with TokenProvider(source(vector, replay.port), clock=ManualClock(vector["now"])) as provider:
@@ -197,7 +197,7 @@ async def test_a_scope_vector(vector: Vector, replay: Replay):
 
 
 @pytest.mark.parametrize("vector", NOTHING_SENT, ids=named)
-async def test_a_vector_of_wrong_arguments(vector: Vector, replay: Replay):
+async def test_a_vector_of_wrong_arguments(vector: Vector, replay: Replay) -> None:
     """What names no single resource is told, and nothing is sent."""
     assert vector["expect"]["error_kind"] == "config"
     async with TokenProvider(source(vector, replay.port)) as provider:
@@ -207,7 +207,7 @@ async def test_a_vector_of_wrong_arguments(vector: Vector, replay: Replay):
 
 
 @pytest.mark.parametrize("vector", PROBES, ids=named)
-async def test_a_probe_vector(vector: Vector, replay: Replay):
+async def test_a_probe_vector(vector: Vector, replay: Replay) -> None:
     """IMDS is recognised by its own answer to a request without header and query, and only where it must be."""
     replay.answer = vector["response"]
     machine = ManagedIdentity(surroundings=surroundings(vector, replay.port))
@@ -223,7 +223,7 @@ async def test_a_probe_vector(vector: Vector, replay: Replay):
     assert await machine.here() is (True if vector["expect"]["available"] else None)
 
 
-def test_no_vector_is_left_out():
+def test_no_vector_is_left_out() -> None:
     """Each vector of the hosts that are built is replayed by one of the tests above."""
     assert len(TOKENS) + len(NOTHING_SENT) == sum(vector["source"] in BUILT for vector in VECTORS) == 86
     assert len(PROBES) == 3

@@ -117,7 +117,7 @@ class _NearbyResolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        await self._resolver.close()
+        """Close nothing: resolving holds nothing open."""
 
 
 def _check_near(address: ipaddress.IPv4Address | ipaddress.IPv6Address, where: str, source: str) -> None:

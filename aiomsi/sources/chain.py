@@ -87,7 +87,7 @@ async def _side_by_side(
     """Probe for a managed identity while *tool* is at work already; its token waits for the verdict."""
     ahead = _HeadStart()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ahead.run, tool.fetch(request))
+        tasks.start_soon(ahead.run, tool, request)
         outcome = await _outcome(_if_found(machine, request, probe=True))
         if isinstance(outcome, SourceUnavailableError):
             passed.append(outcome)
@@ -116,8 +116,8 @@ class _HeadStart:
         self._done = anyio.Event()
         self._outcome: AccessToken | Exception | None = None
 
-    async def run(self, call: Awaitable[AccessToken]) -> None:
-        self._outcome = await _outcome(call)
+    async def run(self, source: Source, request: TokenRequest) -> None:
+        self._outcome = await _outcome(source.fetch(request))
         self._done.set()
 
     async def result(self) -> AccessToken | Exception:
