@@ -1,0 +1,75 @@
+"""Who is compared: everybody asks the same endpoint, and each time starts cold."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from azure.identity.aio import ManagedIdentityCredential, get_bearer_token_provider
+
+from aiomsi import AccessToken, TokenProvider
+from aiomsi.sources import ManagedIdentity, Surroundings, TokenRequest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from _support import Endpoint
+
+    Call: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
+    Contender: TypeAlias = Callable[[Endpoint, Sequence[str]], AbstractAsyncContextManager[list[Call]]]
+
+
+def source(endpoint: Endpoint) -> ManagedIdentity:
+    """Return aiomsi's source for *endpoint*."""
+    return ManagedIdentity(surroundings=Surroundings(environ=endpoint.environ))
+
+
+@asynccontextmanager
+async def aiomsi_token(endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+    """Ask `TokenProvider.token`."""
+    async with TokenProvider(source(endpoint)) as provider:
+        yield [partial(provider.token, resource) for resource in resources]
+
+
+@asynccontextmanager
+async def shielded(endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+    """Be the control: what one writes without a library, around the same HTTP exchange."""
+    asked = source(endpoint)
+    tasks: dict[str, asyncio.Task[AccessToken]] = {}
+
+    async def token(resource: str) -> str:
+        if resource not in tasks:
+            tasks[resource] = asyncio.create_task(asked.fetch(TokenRequest(resource)))
+        return (await asyncio.shield(tasks[resource])).token
+
+    yield [partial(token, resource) for resource in resources]
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+@asynccontextmanager
+async def parked(_endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+    """Be the floor: every caller waits for a bare future of its own, and nobody asks anything."""
+
+    async def wait() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    yield [wait for _ in resources]
+
+
+@asynccontextmanager
+async def get_token(_endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+    """Ask `azure.identity.aio.ManagedIdentityCredential.get_token`."""
+    async with ManagedIdentityCredential() as credential:
+        yield [partial(credential.get_token, f"{resource}/.default") for resource in resources]
+
+
+@asynccontextmanager
+async def bearer_token_provider(_endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+    """Ask `azure.identity.aio.get_bearer_token_provider`, one for each resource."""
+    async with ManagedIdentityCredential() as credential:
+        yield [get_bearer_token_provider(credential, f"{resource}/.default") for resource in resources]
