@@ -184,7 +184,7 @@ class TokenProvider:
             slot = self._slots[resource]
             if self._wall() < slot.fresh_until:
                 slot.used = True
-                return slot.value or None
+                return slot.value
         except (KeyError, TypeError):
             pass
         return None

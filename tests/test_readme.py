@@ -1,0 +1,73 @@
+"""The README is true: its Python runs, its variables are those that are read, its command is the one that CI runs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Document, Example
+from sybil.parsers.markdown import CodeBlockParser
+
+import aiomsi
+from aiomsi.endpoint import IdentityEndpoint
+from aiomsi.sources import _hosts, connection_string
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def blocks(language: str) -> list[Example]:
+    parser = CodeBlockParser(language=language, evaluator=lambda _example: None)
+    return list(Document.parse(str(README), parser))
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+async def test_each_block_of_python_runs(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each example does what it says, on an app service whose endpoint is the emulator, after those before it."""
+    async with IdentityEndpoint() as endpoint:
+        for name, value in endpoint.environ("app_service").items():
+            monkeypatch.setenv(name, value)
+        namespace: dict[str, Any] = {"TokenProvider": aiomsi.TokenProvider}
+        example = blocks("python")[number]
+        code = compile(str(example.parsed), f"README.md:{example.line}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        running = eval(code, namespace)  # noqa: S307  (our own README)
+        if inspect.isawaitable(running):
+            await running
+        provider = namespace.get("provider")
+        if provider is not None:
+            await provider.aclose()
+
+
+def test_every_variable_that_is_read_is_in_the_table() -> None:
+    """The configuration table knows the variables of every host, and all others."""
+    text = README.read_text()
+    read = {connection_string.VARIABLE, "PATH", "SYSTEMROOT", "PYTHONPATH", "PYTHONHOME"}
+    for host in _hosts._HOSTS:
+        read |= {*host.variables, *(host.secret or ())[1:]}
+    assert {name for name in read if f"`{name}`" not in text} == set()
+    package = Path(aiomsi.__file__).parent
+    named = {
+        name
+        for path in package.glob("sources/*.py")
+        for name in re.findall(r'environ(?:\.get)?[\[(]"([A-Z_]+)"', path.read_text())
+    }
+    assert named <= read
+
+
+def test_every_error_is_in_the_table() -> None:
+    """The table of errors has each class."""
+    text = README.read_text()
+    assert [name for name in aiomsi.__all__ if name.endswith("Error") and f"`{name}`" not in text] == []
+
+
+@pytest.mark.skipif(not (ROOT / ".ci/run").exists(), reason="this is not a checkout")
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    """What the README tells a newcomer to type is what CI runs, to the letter."""
+    script = (ROOT / ".ci/run").read_text()
+    demo, test, *_ = (str(example.parsed).strip() for example in blocks("sh"))
+    assert demo in script
+    assert test in script
