@@ -23,8 +23,9 @@ if TYPE_CHECKING:
         TokenRefusedError,
         WrongLoopError,
     )
-    from aiomsi._provider import ProviderStatistics, ResourceStatistics, TokenProvider
+    from aiomsi._provider import TokenProvider
     from aiomsi._schedule import RefreshPolicy
+    from aiomsi._statistics import ProviderStatistics, ResourceStatistics
     from aiomsi._token import AccessToken, Principal
 
 __all__ = [
@@ -59,8 +60,9 @@ _HOMES = {
         "TokenRefusedError",
         "WrongLoopError",
     ),
-    "_provider": ("ProviderStatistics", "ResourceStatistics", "TokenProvider"),
+    "_provider": ("TokenProvider",),
     "_schedule": ("RefreshPolicy",),
+    "_statistics": ("ProviderStatistics", "ResourceStatistics"),
     "_token": ("AccessToken", "Principal"),
 }
 

@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from aiomsi._errors import another
-from aiomsi._schedule import retry_delay
+from aiomsi._schedule import asked_wait, retry_delay
 
 if TYPE_CHECKING:
     from aiomsi._schedule import RefreshPolicy
@@ -49,7 +49,7 @@ class Backoff:
         self.failures += 1
         chance = random.random()  # noqa: S311  (spreads a fleet; nobody gains by guessing it)
         self.retry_at = now + retry_delay(self._policy, error, self.failures, holding=holding, chance=chance)
-        self._no_sooner = now + (getattr(error, "retry_after", None) or 0.0)
+        self._no_sooner = now + asked_wait(error)
 
     def expire(self, now: float) -> None:
         """Shorten the wait, which was chosen while callers had a valid token and now they have none."""

@@ -96,6 +96,8 @@ def _checked(token: object, request: TokenRequest, name: str, now: float) -> Acc
         problem = "returned a token that is empty or no text"
     elif not _is_number(token.expires_on):
         problem = f"returned a token with expires_on={token.expires_on!r}, which is no Unix time"
+    elif token.refresh_on is not None and not _is_number(token.refresh_on):
+        problem = f"returned a token with refresh_on={token.refresh_on!r}, which is no Unix time"
     elif token.expires_on <= now:
         problem = f"returned a token that expired {now - token.expires_on:.0f} s ago (is this machine's clock right?)"
     else:

@@ -82,5 +82,10 @@ class Flight(Generic[T]):
 
     def _land(self, outcome: T | BaseException) -> None:
         landed, self._landed = self._landed, None
-        if landed is not None:
-            self.release(landed(self, outcome))
+        if landed is None:
+            return
+        try:
+            outcome = landed(self, outcome)
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with the owner, nobody may wait for ever)
+            outcome = error
+        self.release(outcome)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiomsi._clock import SYSTEM_CLOCK
-from aiomsi._errors import AiomsiError, ProviderClosedError, another
+from aiomsi._errors import ProviderClosedError, another
 from aiomsi._fetcher import Fetcher
 from aiomsi._resource import resource_of
 from aiomsi._schedule import RefreshPolicy
 from aiomsi._slot import Slot, sha256_of
 from aiomsi._source import chooses_tenant
+from aiomsi._statistics import ProviderStatistics, describe
 from aiomsi._token import AccessToken
 
 if TYPE_CHECKING:
@@ -25,65 +25,9 @@ if TYPE_CHECKING:
     from aiomsi._slot import Answer
     from aiomsi._source import Source
 
-__all__ = ["ProviderStatistics", "ResourceStatistics", "TokenProvider"]
+__all__ = ["TokenProvider"]
 
 _CLOSING_TIME = 1.0  # Seconds that the tasks of a provider being closed are given to end.
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceStatistics:
-    """One resource at one moment.
-
-    *state* is one of EMPTY, FETCHING, FRESH, DUE, REFRESHING, DORMANT, MUST, EXPIRED, FAILED. *fetches* counts how
-    often the source was asked, *failures* how often in vain; *failures_in_a_row* is 0 after a success. *expires_on*
-    and *refresh_on* are Unix times in seconds, UTC, or None without a valid token. *last_error* is the text of the
-    failure that the source has not recovered from.
-    """
-
-    resource: str
-    tenant_id: str | None
-    state: str
-    source: str | None
-    expires_on: float | None
-    refresh_on: float | None
-    waiting: int
-    in_flight: int
-    fetches: int
-    failures: int
-    failures_in_a_row: int
-    last_error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderStatistics:
-    """A provider at one moment: sums over its resources, and each of them."""
-
-    resources: tuple[ResourceStatistics, ...]
-
-    @property
-    def tokens(self) -> int:
-        """How many valid tokens are held."""
-        return sum(resource.expires_on is not None for resource in self.resources)
-
-    @property
-    def in_flight(self) -> int:
-        """How many fetches are under way."""
-        return sum(resource.in_flight for resource in self.resources)
-
-    @property
-    def waiting(self) -> int:
-        """How many callers wait."""
-        return sum(resource.waiting for resource in self.resources)
-
-    @property
-    def fetches(self) -> int:
-        """How often the source was asked."""
-        return sum(resource.fetches for resource in self.resources)
-
-    @property
-    def failures(self) -> int:
-        """How often the source was asked in vain."""
-        return sum(resource.failures for resource in self.resources)
 
 
 class TokenProvider:
@@ -260,7 +204,7 @@ class TokenProvider:
 
     def statistics(self) -> ProviderStatistics:
         """Return what the provider holds and does now. May be called from any thread."""
-        return ProviderStatistics(tuple(map(_describe, self._all())))
+        return ProviderStatistics(tuple(map(describe, self._all())))
 
     async def aclose(self) -> None:
         """End all fetches; callers who wait get a ProviderClosedError, and so does everybody after. Idempotent."""
@@ -353,22 +297,3 @@ def _text(name: str, value: str) -> str:
     if not value:
         raise ValueError(f"{name} is empty; leave it out instead")
     return value
-
-
-def _describe(slot: Slot) -> ResourceStatistics:
-    state, token = slot.describe()
-    error = slot.backoff.error
-    return ResourceStatistics(
-        resource=slot.resource,
-        tenant_id=slot.tenant_id,
-        state=state,
-        source=token.source if token else None,
-        expires_on=token.expires_on if token else None,
-        refresh_on=token.refresh_on if token else None,
-        waiting=sum(flight.waiting for flight in slot.flights),
-        in_flight=len(slot.flights),
-        fetches=slot.fetches,
-        failures=slot.failed,
-        failures_in_a_row=slot.backoff.failures,
-        last_error=None if error is None else str(error) if isinstance(error, AiomsiError) else type(error).__name__,
-    )

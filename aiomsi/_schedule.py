@@ -6,9 +6,18 @@ import math
 from dataclasses import dataclass, fields
 from enum import Enum
 
-from aiomsi._errors import SourceUnavailableError, TokenRefusedError
+from aiomsi._errors import AiomsiError, SourceUnavailableError, TokenRefusedError
 
-__all__ = ["Freshness", "Moment", "RefreshPolicy", "Timetable", "retry_delay", "same_token_delay", "timetable"]
+__all__ = [
+    "Freshness",
+    "Moment",
+    "RefreshPolicy",
+    "Timetable",
+    "asked_wait",
+    "retry_delay",
+    "same_token_delay",
+    "timetable",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +147,12 @@ def retry_delay(policy: RefreshPolicy, error: BaseException, failures: int, *, h
             policy.failure_retry_first * doubled,
             policy.unavailable_retry_most if absent else policy.failure_retry_most,
         )
-    return max(delay, getattr(error, "retry_after", None) or 0.0)
+    return max(delay, asked_wait(error))
+
+
+def asked_wait(error: BaseException) -> float:
+    """Return the seconds that the host asked us to wait, 0 if it did not."""
+    return (error.retry_after if isinstance(error, AiomsiError) else None) or 0.0
 
 
 def same_token_delay(policy: RefreshPolicy, remaining: float) -> float:

@@ -96,6 +96,19 @@ async def test_a_flight_lands_only_once() -> None:
     assert [type(outcome) for outcome in outcomes] == [ValueError]
 
 
+async def test_an_owner_that_fails_leaves_nobody_waiting() -> None:
+    """If the owner cannot take the outcome in, the waiters get what went wrong."""
+    gate = asyncio.Event()
+
+    def broken(_flight: Flight[str], _outcome: str | BaseException) -> str:
+        raise KeyError("a bug")
+
+    flight = Flight(_call(gate), broken)
+    seat = flight.board()
+    gate.set()
+    assert isinstance(await seat, KeyError)
+
+
 async def test_a_call_cancelled_from_outside_says_so() -> None:
     """Cancelling the task that makes the call is an outcome, not a hang."""
     flight = Flight(_call(asyncio.Event()), _as_it_is)

@@ -566,6 +566,7 @@ async def test_waiting_for_a_place_does_not_count_against_the_time_limit(clock: 
         (AccessToken("t", True, None, VAULT, "odd"), "no Unix time"),
         (AccessToken("t", float("nan"), None, VAULT, "odd"), "no Unix time"),
         (AccessToken("t", 1_759_999_990, None, VAULT, "odd"), "expired 10 s ago"),
+        (AccessToken("t", 2e9, "soon", VAULT, "odd"), "refresh_on='soon'"),  # type: ignore[arg-type]
     ],
 )
 async def test_a_source_s_nonsense_is_an_error_and_not_a_token(

@@ -72,6 +72,8 @@ def test_freshness_goes_by_the_clock_that_says_more() -> None:
         assert plan.freshness(now) is expected, (wall, monotonic)
 
 
+FOREIGN = KeyError("an error of somebody else's, who means something else by the same name")
+FOREIGN.retry_after = "soon"  # type: ignore[attr-defined]
 DOWN, REFUSED, ABSENT = EndpointError("down"), TokenRefusedError("no"), SourceUnavailableError("gone")
 
 
@@ -90,6 +92,7 @@ DOWN, REFUSED, ABSENT = EndpointError("down"), TokenRefusedError("no"), SourceUn
         (ABSENT, 1, False, 1),
         (ABSENT, 9, False, 2),
         (KeyError("bug"), 2, False, 2),
+        (FOREIGN, 1, False, 1),
         (EndpointError("throttled", retry_after=100), 1, True, 100),
         (EndpointError("throttled", retry_after=100), 1, False, 100),
         (EndpointError("throttled", retry_after=0.5), 1, False, 1),

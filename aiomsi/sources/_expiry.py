@@ -80,7 +80,7 @@ def _hour(hour: int, half: str | None) -> int | None:
     # Hour 0 with a half stands in an old sample of the documentation; reading it as 0 is the earlier, safe reading.
     if half is None or hour == 0:
         return hour
-    if hour > 12:  # noqa: PLR2004  (the hours of a dial)
+    if hour > 12:
         return None
     return hour % 12 + (12 if half.upper() == "PM" else 0)
 

@@ -15,13 +15,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiomsi._clock import time_limit
 from aiomsi._errors import EndpointError, MalformedResponseError, SecurityError
-from aiomsi.sources._wire import Answer
+from aiomsi.sources._messages import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aiomsi._clock import Clock
-    from aiomsi.sources._wire import Request
+    from aiomsi.sources._messages import Request
 
 __all__ = ["send", "session"]
 

@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from aiomsi._errors import (
-    AiomsiError,
-    ConfigurationError,
-    EndpointError,
-    MalformedResponseError,
-    SourceUnavailableError,
-    TokenRefusedError,
-)
+from aiomsi._errors import ConfigurationError, MalformedResponseError
 from aiomsi._token import AccessToken, unverified_claims
 from aiomsi.sources._expiry import read_moment, read_seconds
 from aiomsi.sources._hosts import IMDS
-from aiomsi.sources._redaction import redact, shape
+from aiomsi.sources._messages import Answer, Request
+from aiomsi.sources._redaction import shape
+from aiomsi.sources._refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aiomsi.sources._hosts import Host, SelectorKind
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["Answer", "Request", "is_imds", "read_token", "token_from", "token_request", "token_url"]
-
-_LONGEST_WAIT = 86_400.0  # A host that asks for more than a day is not believed.
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One HTTP request; its headers may hold a secret and are never shown."""
-
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    method: str = "GET"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer; its body may hold a token and is never shown. Header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+__all__ = ["is_imds", "read_token", "token_request", "token_url"]
 
 
 def token_request(
@@ -134,22 +103,14 @@ def read_token(
     """Return the token in *answer*.
 
     Raises:
-        AiomsiError: there is none; EndpointError means that asking again can help.
+        MalformedResponseError: it claims to be a success, but holds no token, or none whose end is known.
+        AiomsiError: it is none; an EndpointError means that asking again can help.
     """
     if not 200 <= answer.status < 300:
-        raise _refusal(host, answer, resource, selector, now)
-    return token_from(answer.body, resource=resource, source=host.name, title=host.title, now=now)
-
-
-def token_from(body: bytes, *, resource: str, source: str, title: str, now: float) -> AccessToken:
-    """Return the token in *body*, the JSON of a successful answer that came at *now*.
-
-    Raises:
-        MalformedResponseError: it holds none, or none whose end is known.
-    """
-    answer = _json_object(body)
-    token = answer.get("access_token")
-    expires_on = _expiry(answer, now)
+        raise refusal(host, answer, resource, selector, now)
+    members = answer.members
+    token = members.get("access_token")
+    expires_on = _expiry(members, now)
     if not isinstance(token, str) or not token:
         problem = "without an access_token"
     elif not (token.isascii() and token.isprintable()) or " " in token:
@@ -159,133 +120,31 @@ def token_from(body: bytes, *, resource: str, source: str, title: str, now: floa
     elif expires_on <= now:
         problem = f"with a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
     else:
-        refresh_in = read_seconds(answer.get("refresh_in"))
+        refresh_in = read_seconds(members.get("refresh_in"))
         return AccessToken(
             token=token,
             expires_on=expires_on,
             refresh_on=None if refresh_in is None else now + refresh_in,
             resource=resource,
-            source=source,
+            source=host.name,
         )
     raise MalformedResponseError(
-        f"{title} answered a request for {resource!r} {problem}: it was {shape(body)}", resource=resource, source=source
-    )
-
-
-def _expiry(answer: dict[str, Any], now: float) -> float | None:
-    # `expires_in` counts from the issuance of a token that the host may have cached, so it comes second (IMDS docs).
-    expires_on = read_moment(answer.get("expires_on"), now)
-    if expires_on is None:
-        expires_in = read_seconds(answer.get("expires_in"))
-        expires_on = None if expires_in is None else now + expires_in
-    if expires_on is None:
-        claims = unverified_claims(str(answer.get("access_token"))) or {}
-        expires_on = read_moment(claims.get("exp"), now)
-    return expires_on
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-# What was meant by an error
-
-
-def _refusal(
-    host: Host, answer: Answer, resource: str, selector: tuple[SelectorKind, str] | None, now: float
-) -> AiomsiError:
-    code, text = _error_in(answer.body)
-    kind, advice = _meaning(host, answer.status, code, text, selector)
-    said = f": {text}" if text else ""
-    named = f" ({code})" if code and code not in text else ""
-    return kind(
-        f"{host.title} answered a request for {resource!r} with HTTP {answer.status}{named}{said}; {advice}",
+        f"{host.title} answered a request for {resource!r} {problem}: it was {shape(answer.body)}",
         resource=resource,
         source=host.name,
-        status=answer.status,
-        code=code,
-        retry_after=retry_after(answer.headers, now) if kind is EndpointError else None,
     )
 
 
-def _meaning(
-    host: Host, status: int, code: str | None, text: str, selector: tuple[SelectorKind, str] | None
-) -> tuple[type[AiomsiError], str]:
-    """Return which error an answer is, and what to do about it."""
-    said = f"{code} {text}".lower()
-    # On a machine that is a developer's too, having no identity must not keep `az` from being asked.
-    absent = host is IMDS and selector is None
-    rules: tuple[tuple[bool, type[AiomsiError], str], ...] = (
-        (_is_transient(host, status), EndpointError, "it will be asked again"),
-        (
-            host is IMDS and status == 403 and "unreachable" in said,
-            SourceUnavailableError,
-            "that was a proxy, not Azure",
-        ),
-        ("multiple user assigned identities" in said, TokenRefusedError, "say which one: ManagedIdentity(client_id=…)"),
-        (
-            any(words in said for words in _NO_IDENTITY),
-            SourceUnavailableError if absent else TokenRefusedError,
-            f"assign {selector[1]!r} to it, or {host.advice}" if selector else host.advice,
-        ),
-        (
-            any(words in said for words in _NO_RESOURCE),
-            TokenRefusedError,
-            "check the spelling of the resource, its trailing slash, and the tenant",
-        ),
-        (status in (401, 403), TokenRefusedError, _UNAUTHORISED.get(host.name, _RESTART)),
-        (300 <= status < 400, TokenRefusedError, "redirects are not followed: they could lead the secret elsewhere"),
-    )
-    found = ((kind, advice) for applies, kind, advice in rules if applies)
-    return next(found, (TokenRefusedError, "the request was not understood; is something else listening there?"))
-
-
-def _is_transient(host: Host, status: int) -> bool:
-    return status in (408, 429) or status >= 500 or status in host.also_retried
-
-
-_NO_IDENTITY = ("identity not found", "no user assigned or delegated", "unable to load requested managed identity")
-_NO_RESOURCE = ("invalid_resource", "aadsts500011", "aadsts50001")
-_RESTART = "restart the app, so that it sees the current secret"
-_UNAUTHORISED = {"imds": "it must be asked from the machine's primary network interface, past no firewall or proxy"}
-
-
-def _error_in(body: bytes) -> tuple[str | None, str]:
-    """Return the code and the text of an error, in any of the shapes that hosts have for one."""
-    answer = _json_object(body)
-    nested = answer.get("error")
-    inner = nested if isinstance(nested, dict) else {}
-    code = _first(inner.get("code"), nested, answer.get("errorCode"))
-    text = _first(
-        inner.get("message"),
-        answer.get("error_description"),
-        answer.get("exceptionMessage"),
-        answer.get("message"),
-        None if answer else body.decode(errors="replace"),
-    )
-    text = redact(text or "")
-    aadsts = re.search(r"AADSTS[0-9]+", text)
-    return redact(code)[:64] if code else aadsts[0] if aadsts else None, text
-
-
-def _first(*values: object) -> str | None:
-    return next((value for value in values if isinstance(value, str) and value), None)
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that an answer asks to wait, given as seconds or as a date (RFC 9110), or None."""
-    for name, scale in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
-        if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", number := headers.get(name, "").strip()):
-            return min(float(number) * scale, _LONGEST_WAIT)
-    try:
-        moment = parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(moment - now, 0.0), _LONGEST_WAIT)
+def _expiry(members: dict[str, Any], now: float) -> float | None:
+    # `expires_in` counts from the issuance of a token that the host may have cached, so it comes second (IMDS docs).
+    expires_on = read_moment(members.get("expires_on"), now)
+    if expires_on is None:
+        expires_in = read_seconds(members.get("expires_in"))
+        expires_on = None if expires_in is None else now + expires_in
+    if expires_on is None:
+        claims = unverified_claims(str(members.get("access_token"))) or {}
+        expires_on = read_moment(claims.get("exp"), now)
+    return expires_on
 
 
 def is_imds(answer: Answer) -> bool:
@@ -295,4 +154,4 @@ def is_imds(answer: Answer) -> bool:
     """
     if answer.headers.get("server", "").startswith("IMDS/"):
         return True
-    return answer.status == 400 and bool(_json_object(answer.body).get("error"))
+    return answer.status == 400 and bool(answer.members.get("error"))

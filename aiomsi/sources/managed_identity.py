@@ -11,9 +11,10 @@ import anyio.to_thread
 from aiomsi._clock import sleep
 from aiomsi._errors import EndpointError, SourceUnavailableError
 from aiomsi.sources._hosts import IMDS, Host, host_named_by
+from aiomsi.sources._messages import Request
 from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources._transport import send, session
-from aiomsi.sources._wire import Request, is_imds, read_token, token_request, token_url
+from aiomsi.sources._wire import is_imds, read_token, token_request, token_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

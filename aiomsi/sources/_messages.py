@@ -1,0 +1,39 @@
+"""Requests and answers, which may hold secrets and show none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Answer", "Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; its headers may hold a secret and are never shown."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    method: str = "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer; its body may hold a token and is never shown. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members of the JSON object that the body is, whatever its type is said to be; none if it is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}

@@ -1,0 +1,115 @@
+"""What a host means by an answer that holds no token. Pure."""
+
+from __future__ import annotations
+
+import re
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from aiomsi._errors import AiomsiError, EndpointError, SourceUnavailableError, TokenRefusedError
+from aiomsi.sources._hosts import IMDS
+from aiomsi.sources._redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiomsi.sources._hosts import Host, SelectorKind
+    from aiomsi.sources._messages import Answer
+
+__all__ = ["refusal"]
+
+_LONGEST_WAIT = 86_400.0  # A host that asks for more than a day is not believed.
+
+
+def refusal(
+    host: Host, answer: Answer, resource: str, selector: tuple[SelectorKind, str] | None, now: float
+) -> AiomsiError:
+    """Return the error that *answer*, which is no success, means."""
+    code, text = _error_in(answer)
+    kind, advice = _meaning(host, answer.status, code, text, selector)
+    said = f": {text}" if text else ""
+    named = f" ({code})" if code and code not in text else ""
+    return kind(
+        f"{host.title} answered a request for {resource!r} with HTTP {answer.status}{named}{said}; {advice}",
+        resource=resource,
+        source=host.name,
+        status=answer.status,
+        code=code,
+        retry_after=_retry_after(answer.headers, now) if kind is EndpointError else None,
+    )
+
+
+def _meaning(
+    host: Host, status: int, code: str | None, text: str, selector: tuple[SelectorKind, str] | None
+) -> tuple[type[AiomsiError], str]:
+    """Return which error an answer is, and what to do about it."""
+    said = f"{code} {text}".lower()
+    # On a machine that is a developer's too, having no identity must not keep `az` from being asked.
+    absent = host is IMDS and selector is None
+    rules: tuple[tuple[bool, type[AiomsiError], str], ...] = (
+        (_is_transient(host, status), EndpointError, "it will be asked again"),
+        (
+            host is IMDS and status == 403 and "unreachable" in said,
+            SourceUnavailableError,
+            "that was a proxy, not Azure",
+        ),
+        ("multiple user assigned identities" in said, TokenRefusedError, "say which one: ManagedIdentity(client_id=…)"),
+        (
+            any(words in said for words in _NO_IDENTITY),
+            SourceUnavailableError if absent else TokenRefusedError,
+            f"assign {selector[1]!r} to it, or {host.advice}" if selector else host.advice,
+        ),
+        (
+            any(words in said for words in _NO_RESOURCE),
+            TokenRefusedError,
+            "check the spelling of the resource, its trailing slash, and the tenant",
+        ),
+        (status in (401, 403), TokenRefusedError, _UNAUTHORISED.get(host.name, _RESTART)),
+        (300 <= status < 400, TokenRefusedError, "redirects are not followed: they could lead the secret elsewhere"),
+    )
+    found = ((kind, advice) for applies, kind, advice in rules if applies)
+    return next(found, (TokenRefusedError, "the request was not understood; is something else listening there?"))
+
+
+def _is_transient(host: Host, status: int) -> bool:
+    return status in (408, 429) or status >= 500 or status in host.also_retried
+
+
+_NO_IDENTITY = ("identity not found", "no user assigned or delegated", "unable to load requested managed identity")
+_NO_RESOURCE = ("invalid_resource", "aadsts500011", "aadsts50001")
+_RESTART = "restart the app, so that it sees the current secret"
+_UNAUTHORISED = {"imds": "it must be asked from the machine's primary network interface, past no firewall or proxy"}
+
+
+def _error_in(answer: Answer) -> tuple[str | None, str]:
+    """Return the code and the text of an error, in any of the shapes that hosts have for one."""
+    members = answer.members
+    nested = members.get("error")
+    inner = nested if isinstance(nested, dict) else {}
+    code = _first(inner.get("code"), nested, members.get("errorCode"))
+    text = _first(
+        inner.get("message"),
+        members.get("error_description"),
+        members.get("exceptionMessage"),
+        members.get("message"),
+        None if members else answer.body.decode(errors="replace"),
+    )
+    text = redact(text or "")
+    aadsts = re.search(r"AADSTS[0-9]+", text)
+    return redact(code)[:64] if code else aadsts[0] if aadsts else None, text
+
+
+def _first(*values: object) -> str | None:
+    return next((value for value in values if isinstance(value, str) and value), None)
+
+
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that an answer asks to wait, given as seconds or as a date (RFC 9110), or None."""
+    for name, scale in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", number := headers.get(name, "").strip()):
+            return min(float(number) * scale, _LONGEST_WAIT)
+    try:
+        moment = parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(moment - now, 0.0), _LONGEST_WAIT)
