@@ -1,0 +1,83 @@
+"""How a command ends: its exit code, and what it says on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aiomsi import (
+    AiomsiError,
+    ConfigurationError,
+    EndpointError,
+    MalformedResponseError,
+    SecurityError,
+    SourceUnavailableError,
+    TokenRefusedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+__all__ = ["EXIT_CODES_HELP", "exit_code", "logs_shown", "run"]
+
+T = TypeVar("T")
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
+
+_EXIT_CODES: tuple[tuple[int, tuple[type[Exception], ...], str], ...] = (
+    (2, (ValueError, TypeError), "wrong argument"),
+    (3, (SourceUnavailableError,), "nothing here gives out tokens"),
+    (4, (ConfigurationError,), "the environment or the connection string is wrong"),
+    (5, (TokenRefusedError,), "the token was refused"),
+    (6, (MalformedResponseError,), "the answer made no sense"),
+    (7, (EndpointError,), "the endpoint cannot serve now"),
+    (8, (SecurityError,), "a security check failed"),
+)
+
+EXIT_CODES_HELP = "\n".join(
+    [
+        "\b",  # Keeps click from wrapping the lines into a paragraph.
+        "Exit codes:",
+        "  0    done",
+        "  1    any other error",
+        *(f"  {code}    {meaning}" for code, _, meaning in _EXIT_CODES),
+        f"  {_INTERRUPTED}  interrupted",
+    ]
+)
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code that tells the kind of *error*."""
+    return next((code for code, kinds, _ in _EXIT_CODES if isinstance(error, kinds)), 1)
+
+
+def run(call: Coroutine[Any, Any, T]) -> T:
+    """Run *call* and return its result, or end the process with the exit code and the message of its error."""
+    try:
+        return asyncio.run(call)
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
+    except (AiomsiError, ValueError, TypeError) as error:
+        click.echo(f"aiomsi: {error}", err=True)
+        raise SystemExit(exit_code(error)) from None
+
+
+@contextmanager
+def logs_shown(*, shown: bool) -> Iterator[None]:
+    """Show what the library logs on standard error, or nothing of it."""
+    log = logging.getLogger("aiomsi")
+    # Without any handler, Python itself would print warnings.
+    handler = logging.StreamHandler() if shown else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if shown else level)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
