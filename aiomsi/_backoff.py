@@ -48,8 +48,14 @@ class Backoff:
         self.error = error
         self.failures += 1
         chance = random.random()  # noqa: S311  (spreads a fleet; nobody gains by guessing it)
-        self.retry_at = now + retry_delay(self._policy, error, self.failures, holding=holding, chance=chance)
-        self._no_sooner = now + asked_wait(error)
+        # What another flight was told meanwhile stands.
+        self._no_sooner = max(self._no_sooner, now + asked_wait(error))
+        delay = retry_delay(self._policy, error, self.failures, holding=holding, chance=chance)
+        self.retry_at = max(now + delay, self._no_sooner)
+
+    def pause(self, now: float) -> None:
+        """Let no flight start for a moment, though nothing was learnt about the source."""
+        self.retry_at = max(self.retry_at, now + self._policy.failure_retry_first)
 
     def expire(self, now: float) -> None:
         """Shorten the wait, which was chosen while callers had a valid token and now they have none."""

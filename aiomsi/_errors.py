@@ -15,8 +15,13 @@ Wrong arguments are plain ValueError or TypeError at the call.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "AiomsiError",
@@ -28,7 +33,9 @@ __all__ = [
     "SourceUnavailableError",
     "TokenRefusedError",
     "WrongLoopError",
+    "about",
     "another",
+    "without_frames",
 ]
 
 
@@ -89,6 +96,16 @@ class WrongLoopError(AiomsiError, RuntimeError):
     """A token had to be fetched on a second event loop while the provider's own one runs."""
 
 
+@contextmanager
+def about(resource: str) -> Iterator[None]:
+    """Let every error of the block say what was asked for."""
+    try:
+        yield
+    except AiomsiError as error:
+        error.resource = resource
+        raise
+
+
 _E = TypeVar("_E", bound=BaseException)
 
 
@@ -100,8 +117,26 @@ def another(error: _E) -> _E:
     """
     try:
         new = copy.copy(error)
-    except Exception:  # noqa: BLE001  (a foreign class whose constructor copy cannot call: sharing it beats hiding it)
-        return error.with_traceback(None)
+    except Exception:  # noqa: BLE001  (a foreign class whose constructor copy cannot call)
+        new = error
+    if new is error or type(new) is not type(error) or new.args != error.args:
+        return without_frames(error)  # Sharing it beats changing what it says.
+    new.__dict__.update({name: list(value) for name, value in vars(error).items() if name == "__notes__"})
     new.__cause__ = error.__cause__
     new.__suppress_context__ = True
-    return new.with_traceback(None)
+    return new
+
+
+def without_frames(error: _E) -> _E:
+    """Return *error* without tracebacks, its causes and members too: their frames may hold secrets and callers."""
+    seen: set[int] = set()
+    rest: list[BaseException | None] = [error]
+    while rest:
+        step = rest.pop()
+        if step is None or id(step) in seen:
+            continue
+        seen.add(id(step))
+        rest += [step.__cause__, *(step.exceptions if isinstance(step, BaseExceptionGroup) else ())]
+        with contextlib.suppress(Exception):  # An exception may forbid to be changed.
+            step.__traceback__ = step.__context__ = None
+    return error

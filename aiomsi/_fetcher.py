@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from aiomsi._errors import MalformedResponseError, WrongLoopError
@@ -70,26 +69,33 @@ class Fetcher:
 
     async def fetch(self, request: TokenRequest, overdue: Callable[[float], object]) -> AccessToken:
         """Fetch one token; *overdue* is called with the limit in seconds if it passes without an end."""
-        async with self._place():
-            limit = time_limit_of(self.source)
-            alarm = self.clock.call_later(limit + _GRACE, partial(overdue, limit))
-            try:
-                token = await self.source.fetch(replace(request, deadline=self.clock.monotonic() + limit))
-            finally:
-                alarm.cancel()
+        place = await self._place()
+        limit = time_limit_of(self.source)
+
+        def give_up() -> None:
+            place.close()  # Or a source that ignores its cancellation would keep it for ever.
+            overdue(limit)
+
+        with place:
+            alarm = self.clock.call_later(limit + _GRACE, give_up)
+            place.callback(alarm.cancel)
+            token = await self.source.fetch(replace(request, deadline=self.clock.monotonic() + limit))
         return _checked(token, request, self.source.name, self.clock.wall())
 
-    def _place(self) -> AbstractAsyncContextManager[object]:
-        places = max_parallel(self.source)
-        if places is None:
-            return nullcontext()
-        if self._places is None:
-            self._places = asyncio.Semaphore(places)
-        return self._places
+    async def _place(self) -> ExitStack:
+        """Wait for a place at the source, and return what gives it back, once."""
+        place = ExitStack()
+        most = max_parallel(self.source)
+        if most is not None:
+            if self._places is None:
+                self._places = asyncio.Semaphore(most)
+            await self._places.acquire()
+            place.callback(self._places.release)
+        return place
 
 
 def _checked(token: object, request: TokenRequest, name: str, now: float) -> AccessToken:
-    """Return *token* if it can be served; a source that anybody may write is not trusted to be right."""
+    """Return *token*, as ours, if it can be served; a source that anybody may write is not trusted to be right."""
     if not isinstance(token, AccessToken):
         problem = f"returned {type(token).__name__} where an AccessToken belongs"
     elif not _is_text(token.token):
@@ -101,7 +107,10 @@ def _checked(token: object, request: TokenRequest, name: str, now: float) -> Acc
     elif token.expires_on <= now:
         problem = f"returned a token that expired {now - token.expires_on:.0f} s ago (is this machine's clock right?)"
     else:
-        return token
+        # A plain one: a subclass may not be as frozen, or not be copied in the same way.
+        return AccessToken(
+            token.token, token.expires_on, token.refresh_on, request.resource, token.source, token.token_type
+        )
     raise MalformedResponseError(
         f"the source {name!r} {problem} (asked for {request.resource!r})", resource=request.resource, source=name
     )

@@ -33,7 +33,8 @@ class Flight(Generic[T]):
         self._seats: dict[asyncio.Future[T | BaseException], None] = {}
         self._landed: Callable[[Flight[T], T | BaseException], T | BaseException] | None = landed
         # An empty context, so that the first caller's trace span and request do not adopt the call.
-        self._task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())
+        # (Not `context=`, which a task factory of the older signature does not take.)
+        self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, call)
         # The outcome is taken in a callback rather than at the coroutine's end, which an eager task may have reached
         # before its owner could store the flight.
         self._task.add_done_callback(self._on_done, context=contextvars.Context())
@@ -78,7 +79,8 @@ class Flight(Generic[T]):
         if task.cancelled():
             self._land(asyncio.CancelledError())
         else:
-            self._land(task.exception() or task.result())
+            error = task.exception()
+            self._land(task.result() if error is None else error)
 
     def _land(self, outcome: T | BaseException) -> None:
         landed, self._landed = self._landed, None

@@ -11,8 +11,8 @@ from aiomsi._errors import ProviderClosedError, another
 from aiomsi._fetcher import Fetcher
 from aiomsi._resource import resource_of
 from aiomsi._schedule import RefreshPolicy
-from aiomsi._slot import Slot, sha256_of
-from aiomsi._source import chooses_tenant
+from aiomsi._slot import Slot, TenantResource, sha256_of
+from aiomsi._source import check_source, chooses_tenant
 from aiomsi._statistics import ProviderStatistics, describe
 from aiomsi._token import AccessToken
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiomsi._clock import Clock
-    from aiomsi._slot import Answer
+    from aiomsi._slot import Answer, SlotName
     from aiomsi._source import Source
 
 __all__ = ["TokenProvider"]
@@ -43,7 +43,7 @@ class TokenProvider:
     `async with` closes it at the end; without that, nothing stays open but what its event loop ends anyway.
 
     Raises:
-        TypeError: *source* has no `fetch`, or *max_resources* is no int.
+        TypeError: *source* has no `fetch` or no `name`, *policy* is no RefreshPolicy, or *max_resources* no int.
         ValueError: *max_resources* is less than 1.
     """
 
@@ -61,8 +61,7 @@ class TokenProvider:
             from aiomsi.sources import default  # noqa: PLC0415  (who brings a source needs none of ours)
 
             source = default()
-        if not callable(getattr(source, "fetch", None)) or isinstance(source, type):
-            raise TypeError(f"a source is an object with an async `fetch`, such as AzureCLI(), not {source!r}")
+        check_source(source)
         if not isinstance(policy, RefreshPolicy):
             raise TypeError(f"policy is a RefreshPolicy, not {policy!r}")
         if isinstance(max_resources, bool) or not isinstance(max_resources, int):
@@ -73,7 +72,7 @@ class TokenProvider:
         self._policy = policy
         self._fetcher = Fetcher(source, clock)
         self._max_resources = max_resources
-        self._slots: dict[str | tuple[str, str], Slot] = {}
+        self._slots: dict[SlotName, Slot] = {}
         self._wall = clock.wall
         self._closed = False
 
@@ -176,6 +175,7 @@ class TokenProvider:
         token: AccessToken | None = await self.access_token(resource)
         slot = self._slot(resource)
         news = slot.watch()
+        token = slot.describe()[1] or token  # One may have landed since.
         try:
             while True:
                 if token is not None:
@@ -198,7 +198,12 @@ class TokenProvider:
         for resource in resources:
             resource_of(resource)
         outcomes = await asyncio.gather(*map(self.access_token, resources), return_exceptions=True)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        errors = []
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                errors.append(outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(resources)} tokens could not be fetched", errors)
 
@@ -231,7 +236,7 @@ class TokenProvider:
         resource = resource_of(name)
         if tenant_id is not None and not chooses_tenant(self._fetcher.source):
             tenant_id = None
-        key = resource if tenant_id is None else (resource, tenant_id)
+        key: SlotName = resource if tenant_id is None else TenantResource(resource, tenant_id)
         slot = self._slots.get(key)
         if slot is None:
             self._make_room()
@@ -255,6 +260,8 @@ class TokenProvider:
             elif slot.used:
                 slot.used, slot.spared = False, True
                 slots.append(slot)
+            else:
+                slot.retire()
         self._slots = {name: slot for slot in slots for name in slot.names}
 
     def _all(self) -> list[Slot]:

@@ -14,7 +14,7 @@ def resource_of(text: str) -> str:
 
     Raises:
         TypeError: *text* is not a string.
-        ValueError: it is empty, holds blanks or control characters, or names more than one scope.
+        ValueError: it is empty, holds blanks or control characters, or is no single scope.
     """
     if not isinstance(text, str):
         raise TypeError(
@@ -26,6 +26,8 @@ def resource_of(text: str) -> str:
             " 'https://vault.azure.net', or one scope ending in '/.default'"
         )
     resource = text.removesuffix(_DEFAULT_SCOPE)
+    if resource.endswith(_DEFAULT_SCOPE):
+        raise ValueError(f"{text!r} ends in '/.default' twice; once makes it a scope")
     if not resource:
         raise ValueError(f"{text!r} names no resource; pass one such as 'https://vault.azure.net'")
     return resource

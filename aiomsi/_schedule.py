@@ -9,6 +9,7 @@ from enum import Enum
 from aiomsi._errors import AiomsiError, SourceUnavailableError, TokenRefusedError
 
 __all__ = [
+    "LEAST_WAIT",
     "Freshness",
     "Moment",
     "RefreshPolicy",
@@ -18,6 +19,9 @@ __all__ = [
     "same_token_delay",
     "timetable",
 ]
+
+
+LEAST_WAIT = 1.0  # Seconds between the flights of a timer: a host in a hurry gets no hot loop.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +131,8 @@ def timetable(
     if not 0 < base < life:
         base = life / 2 if life >= policy.half_life_from else max(life - policy.margin, life / 2)
     must = life - min(policy.must_margin, life * policy.must_fraction)
-    return Timetable(received, base, min(must, base * (1 - policy.spread * chance)), must, life)
+    soft = max(base * (1 - policy.spread * chance), LEAST_WAIT)
+    return Timetable(received, base, min(must, soft), must, life)
 
 
 def retry_delay(policy: RefreshPolicy, error: BaseException, failures: int, *, holding: bool, chance: float) -> float:
@@ -152,7 +157,8 @@ def retry_delay(policy: RefreshPolicy, error: BaseException, failures: int, *, h
 
 def asked_wait(error: BaseException) -> float:
     """Return the seconds that the host asked us to wait, 0 if it did not."""
-    return (error.retry_after if isinstance(error, AiomsiError) else None) or 0.0
+    wait = error.retry_after if isinstance(error, AiomsiError) else None
+    return float(wait) if isinstance(wait, int | float) and math.isfinite(wait) else 0.0
 
 
 def same_token_delay(policy: RefreshPolicy, remaining: float) -> float:

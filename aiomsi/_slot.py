@@ -12,23 +12,24 @@ import logging
 import math
 import random
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from aiomsi._backoff import Backoff
-from aiomsi._errors import AiomsiError, EndpointError, ProviderClosedError
+from aiomsi._errors import AiomsiError, EndpointError, without_frames
 from aiomsi._flight import Flight
-from aiomsi._schedule import Freshness, Moment, Timetable, same_token_delay, timetable
+from aiomsi._schedule import LEAST_WAIT, Freshness, Moment, Timetable, same_token_delay, timetable
 from aiomsi._source import TokenRequest
 from aiomsi._token import AccessToken
 
 if TYPE_CHECKING:
     from aiomsi._clock import Timer
+    from aiomsi._errors import ProviderClosedError
     from aiomsi._fetcher import Fetcher
     from aiomsi._schedule import RefreshPolicy
 
-__all__ = ["Answer", "Slot", "sha256_of"]
+__all__ = ["Answer", "Slot", "SlotName", "TenantResource", "sha256_of"]
 
 _log = logging.getLogger("aiomsi")
 
@@ -37,9 +38,30 @@ Answer: TypeAlias = AccessToken | Flight[AccessToken]
 _NEVER = -math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class TenantResource:
+    """The name of a slot for one tenant, which no caller's text equals."""
+
+    resource: str
+    tenant_id: str
+
+
+SlotName: TypeAlias = str | TenantResource
+
+
 def sha256_of(token: str) -> str:
     """Return the lower-case hexadecimal SHA-256 of *token*, which may be kept and compared where it may not."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """What was so when a flight was launched."""
+
+    number: int
+    claims: str | None
+    forced: bool
+    held: AccessToken | None
 
 
 class Slot:
@@ -48,6 +70,7 @@ class Slot:
     __slots__ = (
         "__weakref__",
         "_claims",
+        "_closed",
         "_fetcher",
         "_flight",
         "_forced",
@@ -75,7 +98,7 @@ class Slot:
     def __init__(self, resource: str, tenant_id: str | None, policy: RefreshPolicy, fetcher: Fetcher) -> None:
         self.resource = resource
         self.tenant_id = tenant_id
-        self.names: list[str | tuple[str, str]] = []
+        self.names: list[SlotName] = []
         # All that a warm call touches: the token's text, the wall time up to which it is FRESH, and the mark of use.
         self.value = ""
         self.fresh_until = _NEVER
@@ -86,6 +109,7 @@ class Slot:
         self.failed = 0
         self._policy = policy
         self._fetcher = fetcher
+        self._closed: ProviderClosedError | None = None
         self._token: AccessToken | None = None
         self._plan: Timetable | None = None
         self._claims: str | None = None  # The claims that the held token was fetched with.
@@ -141,7 +165,7 @@ class Slot:
             if token is not None and now.monotonic < next_at:
                 return token
             self._forced_at = now.monotonic
-            self._forced[key] = self._launch(claims, rejected_sha256)
+            self._forced[key] = self._launch(claims, rejected_sha256, forced=True)
         return self._forced[key]
 
     def watch(self) -> asyncio.Event:
@@ -183,46 +207,59 @@ class Slot:
         return freshness.name, token
 
     def ground(self) -> None:
-        """Drop what belonged to an event loop that is gone; the token stays."""
-        self._timer = self._patience = self._flight = None
+        """Drop what belonged to an event loop that is gone; the token stays, with a timer on the new one."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self._flight = None
         self._forced, self._watchers = {}, {}
         self._impatient = False
+        self._arm()
+
+    def retire(self) -> None:
+        """Let nothing more happen by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def close(self, error: ProviderClosedError) -> None:
         """End everything: waiters get *error*, watchers are woken."""
-        self._disarm()
+        self._closed = error
+        self.retire()
         for flight in self.flights:
             flight.give_up(error)
         self._wake_watchers()
 
     # Flights
 
-    def _launch(self, claims: str | None = None, rejected_sha256: str | None = None) -> Flight[AccessToken]:
+    def _launch(
+        self, claims: str | None = None, rejected_sha256: str | None = None, *, forced: bool = False
+    ) -> Flight[AccessToken]:
         self.fetches += 1
+        ticket = _Ticket(self.fetches, claims, forced, self._token)
         request = TokenRequest(self.resource, self.tenant_id, claims, rejected_sha256, self._fetcher.clock)
         flight = Flight(
             self._fetcher.fetch(request, overdue=lambda limit: flight.give_up(self._overdue(limit))),
-            partial(self._on_landing, self.fetches, claims),
+            partial(self._on_landing, ticket),
         )
         self._fetcher.own(flight.task)
         return flight
 
     def _on_landing(
-        self, number: int, claims: str | None, flight: Flight[AccessToken], outcome: AccessToken | BaseException
+        self, ticket: _Ticket, flight: Flight[AccessToken], outcome: AccessToken | BaseException
     ) -> AccessToken | BaseException:
         """Take in what came of a flight, and return what its waiters get."""
-        forced = flight is not self._flight
+        if outcome is self._closed or flight not in self.flights:
+            return outcome  # Of a provider that was closed, or of a former event loop.
         self._forget(flight)
         now = self._now()
         if isinstance(outcome, AccessToken):
-            return self._receive(outcome, number, claims, now, forced=forced)
-        if isinstance(outcome, ProviderClosedError):
-            return outcome
-        if isinstance(outcome, asyncio.CancelledError):
-            return self._cancelled()  # Nothing was learnt about the source.
-        self._fail(outcome, now)
+            return self._receive(outcome, ticket, now)
+        if isinstance(outcome, Exception):
+            self._fail(outcome, now)
+        else:
+            outcome = self._interrupted(now)
         token, _ = self._held(now)
-        return outcome if forced or token is None else token
+        return outcome if ticket.forced or token is None else token
 
     def _forget(self, flight: Flight[AccessToken]) -> None:
         # By identity: a flight of a former loop, or one given up, must not clear its successor away.
@@ -243,10 +280,11 @@ class Slot:
     def _overdue(self, limit: float) -> EndpointError:
         return self._trouble(f"gave no token for {self.resource!r} within {limit:g} s; it will be asked again")
 
-    def _cancelled(self) -> EndpointError:
-        return self._trouble(
-            f"was being asked for {self.resource!r} when the fetch was cancelled from outside; ask again"
-        )
+    def _interrupted(self, now: Moment) -> EndpointError:
+        # The process ends, or somebody cancelled every task there is: nothing was learnt about the source.
+        self.backoff.pause(now.monotonic)
+        self._arm()
+        return self._trouble(f"was being asked for {self.resource!r} when the fetch was cancelled from outside")
 
     def _trouble(self, what: str) -> EndpointError:
         name = self._fetcher.source.name
@@ -254,21 +292,22 @@ class Slot:
 
     # Outcomes
 
-    def _receive(
-        self, token: AccessToken, number: int, claims: str | None, now: Moment, *, forced: bool
-    ) -> AccessToken:
+    def _receive(self, token: AccessToken, ticket: _Ticket, now: Moment) -> AccessToken:
         held, _ = self._held(now)
-        if held is not None and not forced and number < self._forced_number:
-            return held  # Asked for before a service refused the token of then; the held one came after.
-        if forced:
-            self._forced_number = number
-        self._claims = claims
+        if held is not None and ticket.number < self._forced_number:
+            return token if ticket.forced else held  # A service has asked for a newer one, which is held.
+        if ticket.forced:
+            self._forced_number = ticket.number
+        self._claims = ticket.claims
         if self.backoff.failures:
             _log.info("tokens for %s can be had from %s again", self.resource, token.source)
-        if held is not None and self._plan is not None and held.token == token.token:
+        if held is None or self._plan is None or held.token != token.token:
+            token = self._replace(token, now)
+        elif held is ticket.held:
             token = self._keep(held, self._plan, now)
         else:
-            token = self._replace(token, now)
+            token = held  # Two flights have brought the same new token.
+            self.backoff.succeed(now.monotonic)
         self.used = self.spared = False
         self._arm()
         return token
@@ -294,7 +333,7 @@ class Slot:
         return held
 
     def _fail(self, error: BaseException, now: Moment) -> None:
-        _strip(error)
+        without_frames(error)
         token, _ = self._held(now)
         self.failed += 1
         self.backoff.fail(error, now.monotonic, holding=token is not None)
@@ -322,28 +361,31 @@ class Slot:
 
     def _arm(self) -> None:
         """Set the timer for the next flight, which no caller has to start."""
-        self._disarm()
+        self.retire()
         now = self._now()
-        gate = self.backoff.retry_at - now.monotonic
+        wait = self.backoff.retry_at - now.monotonic
         if self._plan is not None:
-            gate = max(gate, self._plan.soft - self._plan.age(now))
+            age = self._plan.age(now)
+            wait = max(wait, self._plan.soft - age)
+            if self._watchers:  # Nobody else would notice the end, which may cut the wait.
+                wait = min(wait, self._plan.life - age)
         elif not self._watchers:
             return
         # A weak reference: a timer set for hours must not keep a forgotten provider alive.
-        self._timer = self._fetcher.clock.call_later(max(gate, 0.0), partial(_ring, weakref.ref(self)))
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer = self._fetcher.clock.call_later(max(wait, LEAST_WAIT), partial(_ring, weakref.ref(self)))
 
     def _on_timer(self) -> None:
         self._timer = None
         self.fresh_until = _NEVER  # Whatever the wall clock says: it may have been set back.
-        token, _ = self._held(self._now())
+        now = self._now()
+        token, _ = self._held(now)
         wanted = bool(self._watchers) or (token is not None and (self.used or self.spared))
-        if wanted and self._flight is None:
+        if not wanted or self._flight is not None:
+            return
+        if self.backoff.is_open(now.monotonic):
             self._flight = self._launch()
+        else:
+            self._arm()
 
     def _now(self) -> Moment:
         clock = self._fetcher.clock
@@ -354,11 +396,3 @@ def _ring(slot: weakref.ref[Slot]) -> None:
     found = slot()
     if found is not None:
         found._on_timer()  # noqa: SLF001  (this module's own)
-
-
-def _strip(error: BaseException) -> None:
-    """Take the tracebacks off *error* and its causes: their frames hold secrets, and would live as long as it does."""
-    step: BaseException | None = error
-    while step is not None:
-        step.__traceback__ = step.__context__ = None
-        step = step.__cause__

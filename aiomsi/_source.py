@@ -11,7 +11,7 @@ from aiomsi._clock import SYSTEM_CLOCK, Clock
 if TYPE_CHECKING:
     from aiomsi._token import AccessToken
 
-__all__ = ["Source", "TokenRequest", "chooses_tenant", "max_parallel", "time_limit_of"]
+__all__ = ["Source", "TokenRequest", "check_source", "chooses_tenant", "max_parallel", "time_limit_of"]
 
 _TIME_LIMIT = 30.0
 
@@ -51,14 +51,29 @@ class Source(Protocol):
         """Fetch one token. Raise SourceUnavailableError where nobody answers, another AiomsiError if it fails."""
 
 
+def check_source(source: object) -> None:
+    """Raise TypeError if *source* is none, without showing it: it may be a connection string."""
+    wanted = callable(getattr(source, "fetch", None)) and isinstance(getattr(source, "name", None), str)
+    if isinstance(source, type) or not wanted:
+        kind = f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
+        raise TypeError(f"a source is an object with a `name` and an async `fetch`, such as AzureCLI(), not {kind}")
+
+
 def time_limit_of(source: Source) -> float:
     """Return the seconds after which a fetch from *source* is given up."""
     return cast("float", getattr(source, "time_limit", _TIME_LIMIT))
 
 
 def max_parallel(source: Source) -> int | None:
-    """Return how many fetches *source* may be asked for at the same time, None meaning any number."""
-    return cast("int | None", getattr(source, "max_parallel", None))
+    """Return how many fetches *source* may be asked for at the same time, None meaning any number.
+
+    Raises:
+        ValueError: it says that none may.
+    """
+    most = cast("int | None", getattr(source, "max_parallel", None))
+    if most is not None and most < 1:
+        raise ValueError(f"max_parallel of the source {source.name!r} is {most!r}, but should be at least 1, or None")
+    return most
 
 
 def chooses_tenant(source: Source) -> bool:

@@ -226,6 +226,41 @@ async def test_a_negative_finding_does_not_stick(firmware: Path, tool: ScriptedS
         assert (await fetch(source)).source == "imds"
 
 
+@pytest.mark.parametrize("page", [b"x" * 100_000, b"<html>please log in</html>"])
+async def test_whatever_answers_the_probe_instead_does_not_stop_the_tool(
+    firmware: Path, tool: ScriptedSource, page: bytes
+) -> None:
+    """A captive portal is not IMDS, however odd its answer."""
+
+    async def portal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(portal, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert (await fetch(FirstAvailable(machine(firmware, f"http://127.0.0.1:{port}"), tool))).source == "tool"
+
+
+async def test_two_fetches_at_once_are_one_identity(
+    endpoint: IdentityEndpoint, firmware: Path, tool: ScriptedSource
+) -> None:
+    """If another fetch finds the machine's identity while this one's probe was in vain, the tool's token is dropped."""
+    here = machine(firmware)
+    tool.held = True
+    source = FirstAvailable(here, tool)
+    fetching = asyncio.ensure_future(source.fetch(TokenRequest(VAULT)))
+    while not tool.requests:  # noqa: ASYNC110  (turns of the loop, not time)
+        await asyncio.sleep(0)
+    await asyncio.wait([asyncio.ensure_future(here.probe(TokenRequest(VAULT)))])
+    object.__setattr__(here._surroundings, "imds_url", endpoint.url)
+    await here.fetch(TokenRequest(VAULT))
+    tool.release()
+    assert (await fetching).source == "imds"
+
+
 async def test_a_probe_that_fails_in_another_way_is_raised(firmware: Path, tool: ScriptedSource) -> None:
     """A misconfiguration is told, though the tool has a token."""
     with pytest.raises(ConfigurationError, match="imds_url"):

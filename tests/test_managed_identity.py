@@ -222,6 +222,14 @@ async def test_imds_is_asked_by_four_at_most(endpoint: IdentityEndpoint) -> None
         ("http://127.0.0.1/\n", "control characters"),
         ("http://user:pass@127.0.0.1/x", "user information"),
         ("http://127.0.0.1/x#y", "fragment"),
+        ("http://134744072/x", "ordinary IP address"),
+        ("http://010.010.010.010/x", "ordinary IP address"),
+        ("http://8.8.2056/x", "ordinary IP address"),
+        ("http://8\u0668.8.8.8/x", "ordinary IP address"),
+        ("http://a..b/x", "neither a name"),
+        ("http://b\u00fccher.example/x", "neither a name"),
+        (f"http://{'a' * 64}.example/x", "neither a name"),
+        ("http://-/x", "neither a name"),
     ],
 )
 @pytest.mark.parametrize(
@@ -255,7 +263,14 @@ async def test_a_secret_that_no_header_can_carry_is_named(paced: PacedClock, sec
 
 
 @pytest.mark.parametrize(
-    "url", ["http://8.8.8.8/msi/token", "http://[2001:4860:4860::8888]/x", "http://[::ffff:8.8.8.8]/x"]
+    "url",
+    [
+        "http://8.8.8.8/msi/token",
+        "http://[2001:4860:4860::8888]/x",
+        "http://[::ffff:8.8.8.8]/x",
+        "http://[2002:808:808::1]/x",
+        "http://100.64.0.1/x",
+    ],
 )
 async def test_plain_http_to_a_public_address_is_refused(paced: PacedClock, url: str) -> None:
     """A secret never crosses a public network in plain text; nothing is connected."""
@@ -572,6 +587,54 @@ async def test_an_unknown_user_assigned_identity_is_named(paced: PacedClock) -> 
     assert f"assign '{CLIENT_ID}' to it" in str(error)
 
 
+async def test_a_host_that_echoes_the_secret_does_not_get_it_into_an_error(
+    endpoint: IdentityEndpoint, paced: PacedClock
+) -> None:
+    """What a debug page shows of the request is taken out."""
+    surroundings = on(endpoint, "app_service")
+    secret = endpoint.secret
+    for body in (
+        {"message": f"no: {secret}"},
+        {"error": {"code": secret, "message": "no"}},
+        f"<p>{secret}</p>".encode(),
+    ):
+        endpoint.script(Answer(400, body))
+        error = await refused(ManagedIdentity(surroundings=surroundings), paced)
+        assert secret not in str(error)
+        assert secret not in str(error.code)
+
+
+async def test_a_machine_that_lost_its_identity_becomes_nobody_else(
+    endpoint: IdentityEndpoint, paced: PacedClock
+) -> None:
+    """Once IMDS has given a token, an identity that is not found any more is a refusal, and no way to the developer."""
+    source = ManagedIdentity(surroundings=bare(endpoint.url))
+    await fetched(source, paced)
+    endpoint.script(then=Answer(400, {"error": "invalid_request", "error_description": "Identity not found"}))
+    error = await refused(source, paced)
+    assert type(error) is TokenRefusedError
+    assert "lost its identity" in str(error)
+
+
+@pytest.mark.parametrize(
+    "fault", [Reset(), Huge(100_000), Answer(200, {"access_token": "a b"}), Answer(400, b"no")], ids=repr
+)
+async def test_not_even_the_source_s_own_errors_hold_frames_with_secrets(
+    endpoint: IdentityEndpoint, paced: PacedClock, fault: Reset | Huge | Answer
+) -> None:
+    """A traceback with local variables, of an error from the source itself, shows neither secret nor token."""
+    endpoint.script(then=fault)
+    error: BaseException | None = await refused(ManagedIdentity(surroundings=on(endpoint, "app_service")), paced)
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            if "aiomsi/sources" in trace.tb_frame.f_code.co_filename or "aiohttp" in trace.tb_frame.f_code.co_filename:
+                shown = {name: repr(value) for name, value in trace.tb_frame.f_locals.items()}
+                assert not any(endpoint.secret in text or "a b" in text for text in shown.values()), shown
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+
+
 async def test_no_answer_puts_a_token_into_an_error(endpoint: IdentityEndpoint, paced: PacedClock) -> None:
     """An error body that holds a token is shown without it."""
     token = "eyJhbGciOiJub25lIn0.eyJhdWQiOiJ4In0.c2ln"
@@ -628,6 +691,26 @@ async def test_the_firmware_tells_where_we_are(
     assert await ManagedIdentity(surroundings=bare(root=tmp_path)).here() is here
 
 
+@pytest.mark.parametrize(
+    ("variables", "title"),
+    [
+        (("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT"), "Service Fabric"),
+        (("IDENTITY_ENDPOINT", "IMDS_ENDPOINT"), "Azure Arc"),
+        (("MSI_ENDPOINT",), "Cloud Shell"),
+        (("AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"), "workload identity"),
+    ],
+)
+async def test_a_host_that_is_not_spoken_to_yet_is_told(
+    paced: PacedClock, variables: tuple[str, ...], title: str
+) -> None:
+    """Where another kind of host is named, nothing is sent, and nobody becomes somebody else."""
+    source = ManagedIdentity(surroundings=bare(environ=dict.fromkeys(variables, "http://127.0.0.1:1/x")))
+    assert await source.here()
+    error = await refused(source, paced)
+    assert isinstance(error, ConfigurationError)
+    assert f"this is {title}" in str(error)
+
+
 async def test_a_binary_firmware_text_says_nothing(tmp_path: Path) -> None:
     """What cannot be read is not there."""
     folder = tmp_path / "sys/class/dmi/id"
@@ -645,7 +728,6 @@ async def test_the_environment_tells_where_we_are(endpoint: IdentityEndpoint) ->
         {"IDENTITY_HEADER": "x"},
         {"IDENTITY_ENDPOINT": endpoint.url, "IDENTITY_HEADER": ""},
         {"AZURE_POD_IDENTITY_AUTHORITY_HOST": ""},
-        {"MSI_ENDPOINT": endpoint.url},
     ):
         assert await ManagedIdentity(surroundings=bare(environ=environ)).here() is None
 

@@ -1034,7 +1034,9 @@ async def test_an_abandoned_fetch_that_ends_after_all_is_ignored(clock: ManualCl
 # Wrong arguments
 
 
-@pytest.mark.parametrize("wrong", ["", "/.default", "https://a b", "a\nb", "a b", "https://a https://b"])
+@pytest.mark.parametrize(
+    "wrong", ["", "/.default", "https://x/.default/.default", "https://a b", "a\nb", "a b", "https://a https://b"]
+)
 async def test_a_wrong_resource_is_told_before_anything_is_sent(
     provider: TokenProvider, source: ScriptedSource, wrong: str
 ) -> None:

@@ -25,13 +25,18 @@ OPAQUE = "abcDEF0123456789-_" * 5
         "Authorization: bearer short-one",
         f"token={OPAQUE}",
         f"broken in\n{JWT[:30]}",
+        f"access_token={OPAQUE}",
+        "client_secret=short-one&x=1",
+        "Authorization: Basic c2hvcnQtb25lOnNob3J0LW9uZQ==",
+        '{\\"accessToken\\": \\"short-one\\"}',
+        "echo " + "abc/DEF+012" * 8,
     ],
 )
 def test_tokens_are_taken_out_of_texts(text: str) -> None:
     """A JWT, a member named like a token, a bearer header and any very long word are redacted."""
     said = redact(text)
     assert "<redacted>" in said
-    for secret in (JWT[:30], OPAQUE, "short-one"):
+    for secret in (JWT[:30], OPAQUE, "short-one", "c2hvcnQtb25l", "abc/DEF+012abc"):
         assert secret not in said
 
 
@@ -41,6 +46,19 @@ def test_messages_stay_readable() -> None:
     assert redact(text) == text
     assert redact("two\nlines\t\x1b[31m") == "two lines [31m"
     assert len(redact("word " * 500)) == 401
+
+
+def test_a_known_secret_is_taken_out_however_short() -> None:
+    """What was sent may be echoed."""
+    assert redact("no such secret: hunter2!", "hunter2", None) == "no such secret: <redacted>"
+    assert redact("hunter2 is wrong", "hunter2") == "<redacted> is wrong"
+
+
+def test_paths_and_urls_are_not_taken_for_tokens() -> None:
+    """The resource id of an identity is long, and needed."""
+    path = "/subscriptions/33333333-0000-4000-8000-000000000003/resourceGroups/rg/providers/Microsoft.ManagedIdentity/x"
+    url = "https://myvault.vault.azure.net/secrets/a-name/0123456789abcdef0123456789abcdef0123456789abcdef"
+    assert redact(f"not assigned: {path}, see {url}") == f"not assigned: {path}, see {url}"
 
 
 @pytest.mark.parametrize(

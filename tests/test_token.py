@@ -79,7 +79,6 @@ def test_a_token_does_not_show_itself() -> None:
         ("https://vault.azure.net", "https://vault.azure.net"),
         ("https://vault.azure.net/.default", "https://vault.azure.net"),
         ("https://management.azure.com//.default", "https://management.azure.com/"),
-        ("https://x/.default/.default", "https://x/.default"),
         ("https://x/.default/y/.default", "https://x/.default/y"),
         ("https://Vault.Azure.net", "https://Vault.Azure.net"),
         ("2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default", "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"),

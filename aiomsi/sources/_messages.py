@@ -19,6 +19,8 @@ class Request:
     url: str
     headers: Mapping[str, str] = field(repr=False)
     method: str = "GET"
+    secret: str | None = field(default=None, repr=False)
+    """The secret among the headers, which an answer might echo."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,24 @@ __all__ = ["redact", "shape"]
 
 _LONGEST = 400
 _SECRETS = (
-    re.compile(r"\beyJ[\w.+/=-]+"),  # A JWT, or a piece of one.
-    re.compile(r"""(?<=token["'])(\s*:\s*["'])[^"']*""", re.IGNORECASE),  # A JSON member whose name ends in "token".
-    re.compile(r"(?i)(?<=bearer )\S+"),
-    re.compile(r"[\w.+=~-]{64,}"),  # No word of a message is that long; an opaque token is.
+    re.compile(r"()\beyJ[\w.+/=-]+"),  # A JWT, or a piece of one.
+    re.compile(r"(?i)(\bbearer\s+)\S+"),
+    re.compile(r"(?i)(\bbasic\s+)[\w+/=]{12,}"),
+    re.compile(  # What is called a token or a secret, in JSON (escaped or not), a form or a header.
+        r"""(?i)((?:token|secret|password|header|key|authorization)["'\\]*\s*[=:]\s*["'\\]*)[^\s"'\\,;&}]+"""
+    ),
+    # No word of a message is that long, but for paths and URLs; an opaque token is.
+    re.compile(r"()[\w.+=~-]{64,}"),
+    re.compile(r"()(?<![\w+/=~:.-])[\w+=~-][\w+/=~-]{63,}"),
 )
 
 
-def redact(text: str) -> str:
-    """Return *text*, shortened, on one line, with whatever could be a token taken out."""
+def redact(text: str, *secrets: str | None) -> str:
+    """Return *text*, shortened, on one line, without *secrets* and whatever else could be one."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "<redacted>")
     for pattern in _SECRETS:
-        text = pattern.sub("<redacted>", text)
+        text = pattern.sub(r"\1<redacted>", text)
     text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 

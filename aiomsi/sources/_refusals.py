@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiomsi.sources._hosts import Host, SelectorKind
-    from aiomsi.sources._messages import Answer
+    from aiomsi.sources._messages import Answer, Request
 
 __all__ = ["refusal"]
 
@@ -22,10 +22,10 @@ _LONGEST_WAIT = 86_400.0  # A host that asks for more than a day is not believed
 
 
 def refusal(
-    host: Host, answer: Answer, resource: str, selector: tuple[SelectorKind, str] | None, now: float
+    host: Host, request: Request, answer: Answer, resource: str, selector: tuple[SelectorKind, str] | None, now: float
 ) -> AiomsiError:
-    """Return the error that *answer*, which is no success, means."""
-    code, text = _error_in(answer)
+    """Return the error that *answer* to *request*, which is no success, means."""
+    code, text = _error_in(answer, request.secret)
     kind, advice = _meaning(host, answer.status, code, text, selector)
     said = f": {text}" if text else ""
     named = f" ({code})" if code and code not in text else ""
@@ -81,7 +81,7 @@ _RESTART = "restart the app, so that it sees the current secret"
 _UNAUTHORISED = {"imds": "it must be asked from the machine's primary network interface, past no firewall or proxy"}
 
 
-def _error_in(answer: Answer) -> tuple[str | None, str]:
+def _error_in(answer: Answer, secret: str | None) -> tuple[str | None, str]:
     """Return the code and the text of an error, in any of the shapes that hosts have for one."""
     members = answer.members
     nested = members.get("error")
@@ -94,9 +94,9 @@ def _error_in(answer: Answer) -> tuple[str | None, str]:
         members.get("message"),
         None if members else answer.body.decode(errors="replace"),
     )
-    text = redact(text or "")
+    text = redact(text or "", secret)
     aadsts = re.search(r"AADSTS[0-9]+", text)
-    return redact(code)[:64] if code else aadsts[0] if aadsts else None, text
+    return redact(code, secret)[:64] if code else aadsts[0] if aadsts else None, text
 
 
 def _first(*values: object) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from aiomsi._clock import time_limit
 from aiomsi._errors import EndpointError, MalformedResponseError, SourceUnavailableError
+from aiomsi._flight import Flight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,11 +83,16 @@ async def run(
 
 
 def _find(program: str, surroundings: Surroundings) -> str | None:
-    # Only absolute folders: an empty or relative one would find what lies in the current directory.
-    folders = [
-        folder for folder in surroundings.environ.get("PATH", "").split(os.pathsep) if Path(folder).is_absolute()
-    ]
-    return shutil.which(program, path=os.pathsep.join(folders)) if folders else None
+    # Only in absolute folders: an empty or relative one would find what lies in the current directory, where
+    # `shutil.which` looks first on Windows.
+    windows = surroundings.platform == "win32"
+    endings = surroundings.environ.get("PATHEXT", ".COM;.EXE;.BAT;.CMD").split(";") if windows else [""]
+    for folder in map(Path, surroundings.environ.get("PATH", "").split(os.pathsep)):
+        for ending in endings:
+            path = folder / f"{program}{ending}"
+            if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):
+                return str(path)
+    return None
 
 
 class _TooMuchError(Exception):
@@ -94,15 +100,7 @@ class _TooMuchError(Exception):
 
 
 async def _run(command: Sequence[str], environ: dict[str, str], surroundings: Surroundings) -> Finished:
-    windows = surroundings.platform == "win32"
-    process = await anyio.open_process(
-        command,
-        stdin=subprocess.DEVNULL,
-        # Not the current directory: a tool written in Python may import from there.
-        cwd=environ.get("SYSTEMROOT") if windows else "/",
-        env=environ,
-        start_new_session=not windows,
-    )
+    process = await _start(command, environ, surroundings)
     try:
         stdout, stderr = await _read_both(process)
         return Finished(await process.wait(), stdout, stderr)
@@ -111,8 +109,38 @@ async def _run(command: Sequence[str], environ: dict[str, str], surroundings: Su
         _kill(process, surroundings)
         raise
     finally:
-        with anyio.move_on_after(_REAPING_TIME, shield=True):
-            await process.aclose()
+        await _close(process)
+
+
+async def _start(command: Sequence[str], environ: dict[str, str], surroundings: Surroundings) -> Process:
+    """Start the program; a cancellation meanwhile does not leave it, or what it has started by then, behind."""
+    windows = surroundings.platform == "win32"
+    start = anyio.open_process(
+        command,
+        stdin=subprocess.DEVNULL,
+        # Not the current directory: a tool written in Python may import from there.
+        cwd=environ.get("SYSTEMROOT") if windows else "/",
+        env=environ,
+        start_new_session=not windows,
+    )
+    starting: Flight[Process] = Flight(start, lambda _flight, outcome: outcome)
+    try:
+        outcome = await starting.board()
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({starting.task})
+        if starting.task.exception() is None:
+            _kill(starting.task.result(), surroundings)
+            await _close(starting.task.result())
+        raise
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+async def _close(process: Process) -> None:
+    with anyio.move_on_after(_REAPING_TIME, shield=True):
+        await process.aclose()
 
 
 async def _read_both(process: Process) -> tuple[bytes, bytes]:
@@ -135,7 +163,7 @@ async def _read_both(process: Process) -> tuple[bytes, bytes]:
 
 def _kill(process: Process, surroundings: Surroundings) -> None:
     """Kill the program and all that it has started, which would else hold the pipes open and go on."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         if surroundings.platform == "win32":  # pragma: no cover  (taskkill is there only on Windows)
             subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], check=False, capture_output=True)  # noqa: S603, S607
         else:

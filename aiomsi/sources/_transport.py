@@ -14,7 +14,7 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiomsi._clock import time_limit
-from aiomsi._errors import EndpointError, MalformedResponseError, SecurityError
+from aiomsi._errors import EndpointError, MalformedResponseError, SecurityError, without_frames
 from aiomsi.sources._messages import Answer
 
 if TYPE_CHECKING:
@@ -27,6 +27,22 @@ __all__ = ["send", "session"]
 
 _CONNECT_LIMIT = 2.0  # Seconds; the hosts are on this machine or one hop away.
 _LARGEST_BODY = 64 * 1024
+# Loopback, link-local and private networks, spelt out: what Python calls private differs from version to version.
+_NEARBY = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "::1/128",
+            "fe80::/10",
+            "fc00::/7",
+        ),
+    )
+)
 
 
 @asynccontextmanager
@@ -60,24 +76,27 @@ async def send(opened: aiohttp.ClientSession, request: Request, *, source: str, 
     where = f"{url.scheme}://{url.host}:{url.port}"
     try:
         async with time_limit(clock, limit):
-            return await _exchange(opened, request, url, source)
+            answer = await _exchange(opened, request, url)
     except _FAILURES as error:
         kind, what = next(meaning for cause, meaning in _MEANINGS.items() if isinstance(error, cause))
-        # Without its traceback: the frames hold the headers that were being sent.
-        raise kind(f"{where} {what}", source=source) from error.with_traceback(None)
+        # Without its frames: they hold the headers that were being sent.
+        raise kind(f"{where} {what}", source=source) from without_frames(error)
+    if answer is None:
+        raise MalformedResponseError(
+            f"{where} sent an answer of more than {_LARGEST_BODY} bytes, where a token has a few thousand",
+            source=source,
+        )
+    return answer
 
 
-async def _exchange(opened: aiohttp.ClientSession, request: Request, url: yarl.URL, source: str) -> Answer:
+async def _exchange(opened: aiohttp.ClientSession, request: Request, url: yarl.URL) -> Answer | None:
+    """Return the answer, or None if it is too long; not raised here, where local variables may hold a token."""
     async with opened.request(request.method, url, headers=request.headers, allow_redirects=False) as response:
         body = await response.content.read(_LARGEST_BODY + 1)
         while len(body) <= _LARGEST_BODY and (more := await response.content.read(_LARGEST_BODY)):
             body += more
         if len(body) > _LARGEST_BODY:
-            raise MalformedResponseError(
-                f"{url.host} sent an answer of more than {_LARGEST_BODY} bytes, where a token has a few thousand",
-                source=source,
-                status=response.status,
-            )
+            return None
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, headers, body)
 
@@ -122,7 +141,7 @@ class _NearbyResolver(AbstractResolver):
 
 def _check_near(address: ipaddress.IPv4Address | ipaddress.IPv6Address, where: str, source: str) -> None:
     address = getattr(address, "ipv4_mapped", None) or address
-    if not (address.is_loopback or address.is_link_local or address.is_private):
+    if not any(address in network for network in _NEARBY):
         raise SecurityError(
             f"{where} leads to the public address {address}, where a token must not be asked for over plain http; use"
             " https, or correct the variable that names it",

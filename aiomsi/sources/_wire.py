@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from aiomsi.sources._hosts import Host, SelectorKind
     from aiomsi.sources._surroundings import Surroundings
 
+_HOST_NAME = re.compile(r"(?!.{254})[0-9a-z_][0-9a-z_-]{0,62}(\.[0-9a-z_][0-9a-z_-]{0,62})*\.?")
+
 __all__ = ["is_imds", "read_token", "token_request", "token_url"]
 
 
@@ -28,6 +32,12 @@ def token_request(
     Raises:
         ConfigurationError: the environment is wrong, or *host* cannot select an identity in this way.
     """
+    if not host.spoken:
+        raise ConfigurationError(
+            f"this is {host.title}, as {' and '.join(host.variables)} say, which is not supported yet",
+            resource=resource,
+            source=host.name,
+        )
     parameters = {"api-version": host.api_version, "resource": resource}
     if selector is not None:
         kind, value = selector
@@ -42,11 +52,11 @@ def token_request(
     url = urlsplit(token_url(host, surroundings))
     # Merged rather than appended: an endpoint may have a query already, and a name must not be sent twice.
     query = {**dict(parse_qsl(url.query, keep_blank_values=True)), **parameters}
-    headers = dict(host.headers)
+    headers, secret = dict(host.headers), None
     if host.secret is not None:
         header, variable = host.secret
-        headers[header] = _secret(host, surroundings, variable)
-    return Request(url._replace(query=urlencode(query, quote_via=quote, safe="")).geturl(), headers)
+        headers[header] = secret = _secret(host, surroundings, variable)
+    return Request(url._replace(query=urlencode(query, quote_via=quote, safe="")).geturl(), headers, secret=secret)
 
 
 def token_url(host: Host, surroundings: Surroundings) -> str:
@@ -71,20 +81,31 @@ def token_url(host: Host, surroundings: Surroundings) -> str:
 
 def _url_problem(text: str) -> str | None:
     # The text itself is not shown: people mix these variables up, and the other one holds the secret.
-    if any(character.isspace() or not character.isprintable() for character in text):
-        return "holds blanks or control characters"
     try:
         url = urlsplit(text)
         port_is_wrong = url.port == 0
     except ValueError:
         return "is not a URL"
-    if url.scheme not in ("http", "https"):
-        return "does not begin with http:// or https://"
-    if not url.hostname or port_is_wrong:
-        return "names no host, or a wrong port"
-    if url.username is not None or url.password is not None:
-        return "holds user information, which is never sent"
-    return "has a fragment" if url.fragment else None
+    problems = (
+        (not text.isprintable() or " " in text, "holds blanks or control characters"),
+        (url.scheme not in ("http", "https"), "does not begin with http:// or https://"),
+        (not url.hostname or port_is_wrong, "names no host, or a wrong port"),
+        (url.username is not None or url.password is not None, "holds user information, which is never sent"),
+        (not _is_host(url.hostname or ""), "names a host that is neither a name nor an ordinary IP address"),
+        (bool(url.fragment), "has a fragment"),
+    )
+    return next((problem for applies, problem in problems if applies), None)
+
+
+def _is_host(text: str) -> bool:
+    # 134744072 and 010.010.010.010 are addresses too, to some resolvers but not to whoever checks addresses.
+    if ":" in text or re.fullmatch(r"[0-9.]+", text):
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return True
+    return _HOST_NAME.fullmatch(text) is not None
 
 
 def _secret(host: Host, surroundings: Surroundings, variable: str) -> str:
@@ -98,41 +119,42 @@ def _secret(host: Host, surroundings: Surroundings, variable: str) -> str:
 
 
 def read_token(
-    host: Host, answer: Answer, resource: str, selector: tuple[SelectorKind, str] | None, now: float
+    host: Host, request: Request, answer: Answer, resource: str, selector: tuple[SelectorKind, str] | None, now: float
 ) -> AccessToken:
-    """Return the token in *answer*.
+    """Return the token in *answer* to *request*.
 
     Raises:
         MalformedResponseError: it claims to be a success, but holds no token, or none whose end is known.
         AiomsiError: it is none; an EndpointError means that asking again can help.
     """
     if not 200 <= answer.status < 300:
-        raise refusal(host, answer, resource, selector, now)
+        raise refusal(host, request, answer, resource, selector, now)
+    token = _token_in(answer, resource, host.name, now)
+    if isinstance(token, AccessToken):
+        return token
+    raise MalformedResponseError(
+        f"{host.title} answered a request for {resource!r} {token}: it was {shape(answer.body)}",
+        resource=resource,
+        source=host.name,
+    )
+
+
+def _token_in(answer: Answer, resource: str, source: str, now: float) -> AccessToken | str:
+    """Return the token in *answer*, or what is wrong with it; not raised here, where local variables hold a token."""
     members = answer.members
     token = members.get("access_token")
     expires_on = _expiry(members, now)
     if not isinstance(token, str) or not token:
-        problem = "without an access_token"
-    elif not (token.isascii() and token.isprintable()) or " " in token:
-        problem = "with an access_token that no HTTP header can carry"
-    elif expires_on is None:
-        problem = "whose expires_on and expires_in cannot be read"
-    elif expires_on <= now:
-        problem = f"with a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
-    else:
-        refresh_in = read_seconds(members.get("refresh_in"))
-        return AccessToken(
-            token=token,
-            expires_on=expires_on,
-            refresh_on=None if refresh_in is None else now + refresh_in,
-            resource=resource,
-            source=host.name,
-        )
-    raise MalformedResponseError(
-        f"{host.title} answered a request for {resource!r} {problem}: it was {shape(answer.body)}",
-        resource=resource,
-        source=host.name,
-    )
+        return "without an access_token"
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        return "with an access_token that no HTTP header can carry"
+    if expires_on is None:
+        return "whose expires_on and expires_in cannot be read"
+    if expires_on <= now:
+        return f"with a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
+    refresh_in = read_seconds(members.get("refresh_in"))
+    refresh_on = None if refresh_in is None else now + refresh_in
+    return AccessToken(token, expires_on, refresh_on, resource, source)
 
 
 def _expiry(members: dict[str, Any], now: float) -> float | None:

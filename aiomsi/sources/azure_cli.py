@@ -15,6 +15,7 @@ from aiomsi._errors import (
     MalformedResponseError,
     SourceUnavailableError,
     TokenRefusedError,
+    about,
 )
 from aiomsi._token import AccessToken, unverified_claims
 from aiomsi.sources._expiry import read_moment
@@ -30,6 +31,8 @@ __all__ = ["AzureCLI"]
 
 # What a command line takes on every platform without any quoting; `az` is a batch file on Windows.
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z\-._:/~?=+,@ ]*")
+_SECRET_NAME = re.compile(r"(SECRET|HEADER|PASSWORD|TOKEN|KEY)$", re.IGNORECASE)
+_SHORTEST_SECRET = 4  # Shorter ones would take half of every message away.
 _SETTINGS = {"AZURE_CORE_NO_COLOR": "true", "AZURE_CORE_COLLECT_TELEMETRY": "false"}
 
 
@@ -96,19 +99,27 @@ class AzureCLI:
                 resource=request.resource,
                 source=self.name,
             )
-        finished = await run(
-            "az",
-            arguments,
-            source=self.name,
-            missing="install the Azure CLI (https://aka.ms/azure-cli) and run: az login",
-            surroundings=self._surroundings,
-            settings=_SETTINGS,
-            clock=request.clock,
-            limit=min(self.time_limit, request.deadline - request.clock.monotonic()),
-        )
+        with about(request.resource):
+            finished = await run(
+                "az",
+                arguments,
+                source=self.name,
+                missing="install the Azure CLI (https://aka.ms/azure-cli) and run: az login",
+                surroundings=self._surroundings,
+                settings=_SETTINGS,
+                clock=request.clock,
+                limit=min(self.time_limit, request.deadline - request.clock.monotonic()),
+            )
         if finished.exit_code != 0:
-            raise _failure(finished, request.resource)
-        return _read(finished.stdout, request.resource, request.clock.wall())
+            raise _failure(finished, request.resource, self._surroundings)
+        token = _token_in(finished.stdout, request.resource, request.clock.wall())
+        if isinstance(token, AccessToken):
+            return token
+        raise MalformedResponseError(
+            f"`az` {token}: it was {shape(finished.stdout)}; is it an old version? Run: az upgrade",
+            resource=request.resource,
+            source=self.name,
+        )
 
     def _arguments(self, request: TokenRequest) -> list[str]:
         tenant_id = request.tenant_id or self._tenant_id
@@ -125,25 +136,21 @@ class AzureCLI:
         return [*arguments, "--tenant", tenant_id] if tenant_id is not None else arguments
 
 
-def _read(stdout: bytes, resource: str, now: float) -> AccessToken:
+def _token_in(stdout: bytes, resource: str, now: float) -> AccessToken | str:
+    """Return the token in *stdout*, or what is wrong with it; not raised here, where local variables hold a token."""
     try:
         printed: Any = json.loads(stdout)
     except (ValueError, RecursionError):
         printed = None
     token = printed.get("accessToken") if isinstance(printed, dict) else None
     if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()) or " " in token:
-        problem = "printed no token"
-    elif (expires_on := _expiry(printed, token, now)) is None:
-        problem = "printed a token without a time that can be read"
-    elif expires_on <= now:
-        problem = f"printed a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
-    else:
-        return AccessToken(token, expires_on, None, resource, AzureCLI.name)
-    raise MalformedResponseError(
-        f"`az` {problem}: it was {shape(stdout)}; is it an old version? Run: az upgrade",
-        resource=resource,
-        source=AzureCLI.name,
-    )
+        return "printed no token"
+    expires_on = _expiry(printed, token, now)
+    if expires_on is None:
+        return "printed a token without a time that can be read"
+    if expires_on <= now:
+        return f"printed a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
+    return AccessToken(token, expires_on, None, resource, AzureCLI.name)
 
 
 def _expiry(printed: dict[str, Any], token: str, now: float) -> float | None:
@@ -160,7 +167,7 @@ def _expiry(printed: dict[str, Any], token: str, now: float) -> float | None:
     return expires_on
 
 
-def _failure(finished: Finished, resource: str) -> AiomsiError:
+def _failure(finished: Finished, resource: str, surroundings: Surroundings) -> AiomsiError:
     said = finished.stderr.decode(errors="replace")
     aadsts = re.search(r"AADSTS[0-9]+", said)
     kind: type[AiomsiError]
@@ -172,7 +179,7 @@ def _failure(finished: Finished, resource: str) -> AiomsiError:
         kind, advice = EndpointError, "is the network up? Try: az account get-access-token"
     else:
         kind, advice = TokenRefusedError, "try the same by hand: az account get-access-token --resource " + resource
-    text = redact(_last_error(said)) or "nothing"
+    text = redact(_last_error(said), *_secrets(surroundings)) or "nothing"
     return kind(
         f"`az` gave no token for {resource!r} (exit code {finished.exit_code}): {text}; {advice}",
         resource=resource,
@@ -187,3 +194,12 @@ def _last_error(said: str) -> str:
     if "Traceback" in said:
         return said.strip().splitlines()[-1]
     return said[max(said.rfind("ERROR:"), 0) :].removeprefix("ERROR:").strip()
+
+
+def _secrets(surroundings: Surroundings) -> list[str]:
+    """Return the values in the environment that `az` was given and might print."""
+    return [
+        value
+        for name, value in surroundings.environ.items()
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET
+    ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from aiomsi._errors import SourceUnavailableError
+from aiomsi._errors import SourceUnavailableError, without_frames
 from aiomsi._source import chooses_tenant, max_parallel, time_limit_of
 from aiomsi.sources.managed_identity import ManagedIdentity
 
@@ -77,7 +77,7 @@ class FirstAvailable:
                     return await _side_by_side(source, sources.popleft(), request, passed)
                 return await _if_found(source, request, probe=here is None)
             except SourceUnavailableError as error:
-                passed.append(error)
+                passed.append(without_frames(error))
         raise _combined(passed, request.resource)
 
 
@@ -90,8 +90,11 @@ async def _side_by_side(
         tasks.start_soon(ahead.run, tool, request)
         outcome = await _outcome(_if_found(machine, request, probe=True))
         if isinstance(outcome, SourceUnavailableError):
-            passed.append(outcome)
+            passed.append(without_frames(outcome))
+            known = await machine.here()
             outcome = await ahead.result()
+            if not known and await machine.here():  # Another fetch has found it meanwhile.
+                outcome = await _outcome(machine.fetch(request))
         tasks.cancel_scope.cancel()
     if isinstance(outcome, Exception):
         raise outcome

@@ -9,7 +9,13 @@ import anyio
 import anyio.to_thread
 
 from aiomsi._clock import sleep
-from aiomsi._errors import EndpointError, SourceUnavailableError
+from aiomsi._errors import (
+    EndpointError,
+    MalformedResponseError,
+    SourceUnavailableError,
+    TokenRefusedError,
+    about,
+)
 from aiomsi.sources._hosts import IMDS, Host, host_named_by
 from aiomsi.sources._messages import Request
 from aiomsi.sources._surroundings import Surroundings
@@ -67,8 +73,10 @@ class ManagedIdentity:
         self._selector = _selector(client_id, object_id, resource_id)
         self._client_capabilities = tuple(client_capabilities)
         self._surroundings = surroundings or Surroundings()
-        # Once it has answered here, its silence is an outage and no reason to become somebody else.
+        # Once it has answered here its silence is an outage, and once it has given a token its refusal is final: no
+        # reason to become somebody else.
         self._seen = False
+        self._served = False
 
     def __repr__(self) -> str:
         return "ManagedIdentity()" if self._selector is None else "ManagedIdentity({}={!r})".format(*self._selector)
@@ -96,7 +104,8 @@ class ManagedIdentity:
         """
         host = self._host
         try:
-            token = await self._fetch(host, request)
+            with about(request.resource):
+                token = await self._fetch(host, request)
         except EndpointError as error:
             if error.status is not None or await self.here():
                 raise
@@ -106,7 +115,13 @@ class ManagedIdentity:
                 resource=request.resource,
                 source=host.name,
             ) from error
-        self._seen = True
+        except SourceUnavailableError as error:
+            if not self._served:
+                raise
+            raise TokenRefusedError(
+                f"this machine has lost its identity: {error}", resource=request.resource, source=host.name
+            ) from error
+        self._seen = self._served = True
         return token
 
     async def here(self) -> bool | None:
@@ -127,9 +142,9 @@ class ManagedIdentity:
                 answer = await send(
                     opened, Request(url, headers={}), source=IMDS.name, clock=request.clock, limit=_PROBE_LIMIT
                 )
-        except EndpointError:
+        except (EndpointError, MalformedResponseError):
             return False
-        self._seen = is_imds(answer)
+        self._seen = self._seen or is_imds(answer)
         return self._seen
 
     async def _fetch(self, host: Host, request: TokenRequest) -> AccessToken:
@@ -140,9 +155,8 @@ class ManagedIdentity:
                 limit = min(_ATTEMPT_LIMIT, request.deadline - clock.monotonic())
                 try:
                     answer = await send(opened, sent, source=host.name, clock=clock, limit=limit)
-                    return read_token(host, answer, request.resource, self._selector, clock.wall())
+                    return read_token(host, sent, answer, request.resource, self._selector, clock.wall())
                 except EndpointError as error:
-                    error.resource = request.resource
                     failures += error.status != 410
                     wait = _wait(host, error, failures, elapsed=clock.monotonic() - began)
                     if wait is None or clock.monotonic() + wait >= request.deadline:
