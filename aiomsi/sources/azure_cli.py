@@ -190,9 +190,10 @@ def _failure(finished: Finished, resource: str, surroundings: Surroundings) -> A
 
 
 def _last_error(said: str) -> str:
-    """Return the part of *said* from its last line that begins with ERROR, or the last line of a traceback."""
-    if "Traceback" in said:
-        return said.strip().splitlines()[-1]
+    """Return the part of *said* that tells most: the exception of a traceback, or all from the last ERROR on."""
+    exceptions = re.findall(r"^[\w.]+(?:Error|Exception): .*", said, re.MULTILINE)
+    if exceptions:
+        return str(exceptions[-1])
     return said[max(said.rfind("ERROR:"), 0) :].removeprefix("ERROR:").strip()
 
 
