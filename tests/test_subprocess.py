@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import anyio
@@ -27,7 +28,7 @@ from aiomsi.sources._subprocess import Finished, run
 from aiomsi.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the programs run here are shell scripts")
 
@@ -56,16 +57,17 @@ async def run_tool(
     clock: Clock = SYSTEM_CLOCK,
     limit: float = 3600.0,
 ) -> Finished:
-    return await run(
-        TOOL,
-        arguments,
-        source="a source",
-        missing="install it",
-        surroundings=surroundings,
-        settings=settings or {},
-        clock=clock,
-        limit=limit,
-    )
+    async with asyncio.timeout(SOON):
+        return await run(
+            TOOL,
+            arguments,
+            source="a source",
+            missing="install it",
+            surroundings=surroundings,
+            settings=settings or {},
+            clock=clock,
+            limit=limit,
+        )
 
 
 class Witness:
@@ -82,6 +84,16 @@ class Witness:
     async def report(self) -> int:
         """Return the number of the process that reports to be running."""
         await self._until(lambda: self._said.endswith(b"\n"))
+        return self._reported()
+
+    def report_at_once(self) -> int:
+        """Return the same, with the event loop standing still meanwhile."""
+        while not self._said.endswith(b"\n"):
+            assert select.select([self._mouth], [], [], SOON)[0]
+            self._said += os.read(self._mouth, 100)
+        return self._reported()
+
+    def _reported(self) -> int:
         os.close(self._own)
         return int(self._said)
 
@@ -117,7 +129,7 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
 
 @pytest.fixture
 def with_offspring(tmp_path: Path, witness: Witness) -> Surroundings:
-    """A program that never ends, and has started another one that never ends."""
+    """Install a program that never ends, and has started another one that never ends."""
     install(tmp_path, f'exec 3>"{witness.path}"\nsleep 600 &\necho $$ >&3\nwait')
     return on_path(tmp_path, "/usr/bin", "/bin")
 
@@ -130,21 +142,21 @@ def is_there(process: int) -> bool:
     return True
 
 
-async def test_the_exit_code_and_all_output_come_back(tmp_path: Path):
+async def test_the_exit_code_and_all_output_come_back(tmp_path: Path) -> None:
     """Whatever the exit code, it is returned with what was printed to either side."""
     install(tmp_path, "echo out; echo err >&2; exit 3")
     finished = await run_tool(on_path(tmp_path))
     assert (finished.exit_code, finished.stdout, finished.stderr) == (3, b"out\n", b"err\n")
 
 
-async def test_output_does_not_show(tmp_path: Path):
+async def test_output_does_not_show(tmp_path: Path) -> None:
     """The output may hold a token, so a repr does not show it."""
     install(tmp_path, "echo eyJ.secret.out; echo eyJ.secret.err >&2")
     assert repr(await run_tool(on_path(tmp_path))) == "Finished(exit_code=0)"
 
 
 @pytest.mark.parametrize("folder", ["", ".", "tools", "./tools", "tools/../tools"])
-async def test_only_absolute_folders_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str):
+async def test_only_absolute_folders_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     """A program that lies in or under the current directory is not found by a relative or empty entry of the PATH."""
     install(tmp_path, "echo here")
     install(tmp_path / "tools", "echo here")
@@ -153,7 +165,7 @@ async def test_only_absolute_folders_are_searched(tmp_path: Path, monkeypatch: p
         await run_tool(on_path(folder, tmp_path / "empty"))
 
 
-async def test_the_first_absolute_folder_that_has_it_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_the_first_absolute_folder_that_has_it_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative entries of the PATH are passed over, and the rest is searched in order."""
     install(tmp_path, "echo here")
     install(tmp_path / "first", "echo first")
@@ -164,14 +176,14 @@ async def test_the_first_absolute_folder_that_has_it_wins(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("environ", [{}, {"PATH": ""}, {"PATH": "/nowhere"}], ids=["unset", "empty", "nowhere"])
-async def test_a_missing_program_says_what_to_do(environ: dict[str, str]):
+async def test_a_missing_program_says_what_to_do(environ: dict[str, str]) -> None:
     """Without the program the source is unavailable, and the message says how to get it."""
-    with pytest.raises(SourceUnavailableError, match="^az was not found on the PATH; install it$") as caught:
+    with pytest.raises(SourceUnavailableError, match=r"^az was not found on the PATH; install it$") as caught:
         await run_tool(Surroundings(environ=environ))
     assert caught.value.source == "a source"
 
 
-async def test_a_file_that_is_not_executable_is_passed_over(tmp_path: Path):
+async def test_a_file_that_is_not_executable_is_passed_over(tmp_path: Path) -> None:
     """A file without the permission to execute it, or a folder, is not the program."""
     install(tmp_path / "text", "echo text").chmod(0o644)
     (tmp_path / "folder" / TOOL).mkdir(parents=True)
@@ -183,7 +195,7 @@ async def test_a_file_that_is_not_executable_is_passed_over(tmp_path: Path):
 
 
 @pytest.mark.parametrize("interpreter", ["/nowhere/interpreter", "/"], ids=["missing", "folder"])
-async def test_a_program_that_cannot_be_started_is_unavailable(tmp_path: Path, interpreter: str):
+async def test_a_program_that_cannot_be_started_is_unavailable(tmp_path: Path, interpreter: str) -> None:
     """An executable that the system refuses to start names its path and how to get a good one."""
     path = install(tmp_path, "", interpreter)
     with pytest.raises(SourceUnavailableError, match=r"az could not be started \(\w+\); install it$") as caught:
@@ -206,20 +218,20 @@ def _typed_ahead() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_typed_ahead")
-async def test_nothing_can_be_read_from_the_keyboard(tmp_path: Path):
+async def test_nothing_can_be_read_from_the_keyboard(tmp_path: Path) -> None:
     """A program that asks a question finds its input at an end, and neither waits nor eats what was typed."""
     install(tmp_path, "if read line; then echo read; else echo end; fi")
     assert (await run_tool(on_path(tmp_path))).stdout == b"end\n"
 
 
-async def test_it_runs_where_nobody_can_place_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_it_runs_where_nobody_can_place_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program runs in the root folder, whatever the current directory is."""
     install(tmp_path, "/bin/pwd")
     monkeypatch.chdir(tmp_path)
     assert (await run_tool(on_path(tmp_path))).stdout == b"/\n"
 
 
-async def test_variables_of_another_python_are_taken_out(tmp_path: Path):
+async def test_variables_of_another_python_are_taken_out(tmp_path: Path) -> None:
     """The program gets the environment without what redirects Python's imports, and with the settings on top."""
     install(tmp_path, "/usr/bin/env")
     surroundings = on_path(tmp_path, PYTHONPATH="/evil", PYTHONHOME="/evil", HOME="/home/me", EDITOR="ed", COLOR="on")
@@ -230,7 +242,7 @@ async def test_variables_of_another_python_are_taken_out(tmp_path: Path):
     assert surroundings.environ["COLOR"] == "on"
 
 
-async def test_arguments_arrive_as_they_are(tmp_path: Path):
+async def test_arguments_arrive_as_they_are(tmp_path: Path) -> None:
     """No shell reads the arguments."""
     install(tmp_path, "printf '%s\\n' \"$@\"")
     arguments = ["$(touch evil)", "`id`", "; exit 5", "a b", "*", "| cat", "&", "'", '"', "\\", "", "$HOME", "> file"]
@@ -239,7 +251,7 @@ async def test_arguments_arrive_as_they_are(tmp_path: Path):
     assert finished.stdout.decode().split("\n") == [*arguments, ""]
 
 
-async def test_a_mebibyte_is_not_too_much(tmp_path: Path):
+async def test_a_mebibyte_is_not_too_much(tmp_path: Path) -> None:
     """Output up to the bound is read whole, on both sides at the same time."""
     install(tmp_path, f"head -c {MEBIBYTE} /dev/zero >&2; head -c {MEBIBYTE} /dev/zero")
     finished = await run_tool(on_path(tmp_path, "/usr/bin", "/bin"))
@@ -247,7 +259,7 @@ async def test_a_mebibyte_is_not_too_much(tmp_path: Path):
 
 
 @pytest.mark.parametrize("side", ["", " >&2"], ids=["stdout", "stderr"])
-async def test_a_program_that_prints_too_much_is_stopped(tmp_path: Path, witness: Witness, side: str):
+async def test_a_program_that_prints_too_much_is_stopped(tmp_path: Path, witness: Witness, side: str) -> None:
     """After a mebibyte on either side the program is killed rather than read on."""
     install(tmp_path, f'exec 3>"{witness.path}"\necho $$ >&3\ncat /dev/zero{side}')
     with pytest.raises(MalformedResponseError, match="az printed more than 1048576 bytes") as caught:
@@ -259,7 +271,7 @@ async def test_a_program_that_prints_too_much_is_stopped(tmp_path: Path, witness
 
 async def test_a_program_that_takes_too_long_is_stopped_with_its_offspring(
     clock: ManualClock, with_offspring: Surroundings, witness: Witness
-):
+) -> None:
     """When its time is up the program is killed, and so is what it has started."""
     running = asyncio.create_task(run_tool(with_offspring, clock=clock, limit=30))
     process = await witness.report()
@@ -274,15 +286,17 @@ async def test_a_program_that_takes_too_long_is_stopped_with_its_offspring(
     assert clock.timers == 0
 
 
-async def test_no_time_is_left(tmp_path: Path):
+async def test_no_time_is_left(tmp_path: Path) -> None:
     """With a limit that has passed already nothing is waited for."""
     install(tmp_path, "sleep 600")
     with pytest.raises(EndpointError, match="did not finish"):
         await run_tool(on_path(tmp_path, "/usr/bin", "/bin"), limit=-1)
 
 
-async def cancel_natively(call: Callable[[], Awaitable[object]], started: Callable[[], Awaitable[int]]) -> int:
-    running = asyncio.ensure_future(call())
+async def cancel_natively(
+    call: Callable[[], Coroutine[Any, Any, object]], started: Callable[[], Coroutine[Any, Any, int]]
+) -> int:
+    running = asyncio.create_task(call())
     process = await started()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -290,7 +304,9 @@ async def cancel_natively(call: Callable[[], Awaitable[object]], started: Callab
     return process
 
 
-async def cancel_by_scope(call: Callable[[], Awaitable[object]], started: Callable[[], Awaitable[int]]) -> int:
+async def cancel_by_scope(
+    call: Callable[[], Coroutine[Any, Any, object]], started: Callable[[], Coroutine[Any, Any, int]]
+) -> int:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call)
         process = await started()
@@ -303,8 +319,10 @@ async def cancel_by_scope(call: Callable[[], Awaitable[object]], started: Callab
 async def test_a_cancelled_call_leaves_no_process(
     with_offspring: Surroundings,
     witness: Witness,
-    cancel: Callable[[Callable[[], Awaitable[object]], Callable[[], Awaitable[int]]], Awaitable[int]],
-):
+    cancel: Callable[
+        [Callable[[], Coroutine[Any, Any, object]], Callable[[], Coroutine[Any, Any, int]]], Coroutine[Any, Any, int]
+    ],
+) -> None:
     """When the call has ended by cancellation the program is dead and reaped, and what it had started is killed."""
     process = await cancel(lambda: run_tool(with_offspring), witness.report)
     assert not is_there(process)
@@ -312,27 +330,90 @@ async def test_a_cancelled_call_leaves_no_process(
 
 
 def children() -> set[str]:
-    return {child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
+    found: set[str] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # A thread may end meanwhile.
+            found.update((thread / "children").read_text().split())
+    return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed only on Linux")
-@pytest.mark.parametrize("turns", range(12))
-async def test_a_call_cancelled_at_any_moment_leaves_no_process(with_offspring: Surroundings, turns: int):
-    """Whichever turn of the event loop a cancellation falls into, nothing that was started is left running."""
+async def children_are(expected: set[str]) -> None:
+    async with asyncio.timeout(SOON):
+        while children() != expected:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0)
+
+
+async def ends_cancelled(running: asyncio.Task[Any]) -> None:
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, SOON)
+
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed only on Linux")
+
+
+@on_linux
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_call_cancelled_before_the_program_runs_leaves_no_process(
+    with_offspring: Surroundings, turns: int
+) -> None:
+    """Whichever turn of the event loop a cancellation falls into, what was started meanwhile is ended."""
     before = children()
     running = asyncio.create_task(run_tool(with_offspring))
     for _ in range(turns):
         await asyncio.sleep(0)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+        if children() != before:
+            break
+    await ends_cancelled(running)
+    await children_are(before)
+
+
+@on_linux
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_call_cancelled_while_its_pipes_are_connected_leaves_no_process(
+    with_offspring: Surroundings, witness: Witness, turns: int
+) -> None:
+    """A program may be busy before the event loop is done with starting it; even then it ends with its offspring."""
+    before = children()
+    running = asyncio.create_task(run_tool(with_offspring))
     async with asyncio.timeout(SOON):
-        while children() != before:
+        while children() == before:  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    witness.report_at_once()
+    await ends_cancelled(running)
+    await children_are(before)
+    await witness.all_dead()
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+async def test_a_call_cancelled_before_the_program_fails_to_start_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Once cancelled, a call waits for what it has begun to start, and ends as cancelled even if that fails."""
+    asked, told = asyncio.Event(), asyncio.Event()
+
+    async def open_process(*_: object, **__: object) -> None:
+        asked.set()
+        await told.wait()
+        raise PermissionError
+
+    install(tmp_path, "echo out")
+    monkeypatch.setattr(anyio, "open_process", open_process)
+    running = asyncio.create_task(run_tool(on_path(tmp_path)))
+    await asked.wait()
+    for _ in range(times):
+        running.cancel()
+        await ManualClock().settle()
+        assert not running.done()
+    told.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, SOON)
 
 
 @pytest.mark.parametrize("tidy", [True, False], ids=["closed", "let go"])
-async def test_closing_a_provider_leaves_no_process(with_offspring: Surroundings, witness: Witness, tidy: bool):  # noqa: FBT001
+async def test_closing_a_provider_leaves_no_process(with_offspring: Surroundings, witness: Witness, tidy: bool) -> None:
     """A provider that is closed, or left by an error, while a program runs for it takes the program along."""
     provider = TokenProvider(AzureCLI(surroundings=with_offspring))
     caller = asyncio.create_task(provider.token("https://vault.azure.net"))
@@ -349,19 +430,18 @@ async def test_closing_a_provider_leaves_no_process(with_offspring: Surroundings
     await witness.all_dead()
 
 
-async def test_offspring_that_holds_the_pipes_is_not_waited_for(tmp_path: Path):
+async def test_offspring_that_holds_the_pipes_is_not_waited_for(tmp_path: Path) -> None:
     """When the program itself has ended, what it left in the background does not hold up its answer."""
     install(tmp_path, f'sleep 600 &\necho $! >"{tmp_path}/offspring"\necho out')
     try:
-        async with asyncio.timeout(SOON):
-            finished = await run_tool(on_path(tmp_path, "/usr/bin", "/bin"))
+        finished = await run_tool(on_path(tmp_path, "/usr/bin", "/bin"))
         assert (finished.exit_code, finished.stdout) == (0, b"out\n")
     finally:
         with suppress(ProcessLookupError):
             os.kill(int((tmp_path / "offspring").read_text()), signal.SIGKILL)
 
 
-async def test_an_event_loop_without_processes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_an_event_loop_without_processes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the event loop cannot start programs, as the selector loop on Windows, the source is unavailable."""
     install(tmp_path, "echo out")
     monkeypatch.setattr(anyio, "open_process", Mock(side_effect=NotImplementedError))
@@ -369,8 +449,24 @@ async def test_an_event_loop_without_processes_is_told(tmp_path: Path, monkeypat
         await run_tool(on_path(tmp_path))
 
 
-async def test_on_windows_it_runs_in_the_system_folder(tmp_path: Path):
+def on_windows(*folders: Path, **variables: str) -> Surroundings:
+    return Surroundings(environ={"PATH": os.pathsep.join(map(str, folders)), **variables}, platform="win32")
+
+
+async def test_on_windows_it_runs_in_the_system_folder(tmp_path: Path) -> None:
     """Windows has no root folder that suits, so the program runs in the one of the system."""
-    install(tmp_path, "/bin/pwd")
-    surroundings = Surroundings(environ={"PATH": str(tmp_path), "SYSTEMROOT": str(tmp_path)}, platform="win32")
-    assert (await run_tool(surroundings)).stdout.decode().strip() == str(tmp_path)
+    install(tmp_path, "/bin/pwd").rename(tmp_path / "az.CMD")
+    finished = await run_tool(on_windows(tmp_path, SYSTEMROOT=str(tmp_path)))
+    assert finished.stdout.decode().strip() == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"), [({}, b"cmd\n"), ({"PATHEXT": ".BAT;.PS1;.CMD"}, b"ps1\n")], ids=["usual", "other"]
+)
+async def test_on_windows_a_program_has_an_ending(tmp_path: Path, variables: dict[str, str], expected: bytes) -> None:
+    """On Windows a file is a program by its ending; one without, such as a shell script, is passed over."""
+    for ending in ("PS1", "CMD"):
+        install(tmp_path / "second", f"echo {ending.lower()}").rename(tmp_path / "second" / f"az.{ending}")
+    install(tmp_path / "first", "echo none")
+    finished = await run_tool(on_windows(tmp_path / "first", tmp_path / "second", **variables))
+    assert finished.stdout == expected

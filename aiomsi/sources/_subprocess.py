@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -16,7 +15,6 @@ import anyio.to_thread
 
 from aiomsi._clock import time_limit
 from aiomsi._errors import EndpointError, MalformedResponseError, SourceUnavailableError
-from aiomsi._flight import Flight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Finished", "run"]
 
 _LARGEST_OUTPUT = 1024 * 1024
+_DRAINING_TIME = 1.0  # Seconds for which the output of an ended program is read if something else holds its pipes.
 _REAPING_TIME = 2.0  # Seconds that a killed process is given to be gone.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME")  # They would make a tool written in Python import somebody else's modules.
 
@@ -62,6 +61,8 @@ async def run(
         EndpointError: it took too long, and was killed with all that it had started.
         MalformedResponseError: it printed more than a mebibyte.
     """
+    if limit <= 0:
+        raise EndpointError(f"{program} did not finish, since no time was left to start it", source=source)
     path = await anyio.to_thread.run_sync(_find, program, surroundings)
     if path is None:
         raise SourceUnavailableError(f"{program} was not found on the PATH; {missing}", source=source)
@@ -100,50 +101,47 @@ class _TooMuchError(Exception):
 
 
 async def _run(command: Sequence[str], environ: dict[str, str], surroundings: Surroundings) -> Finished:
-    process = await _start(command, environ, surroundings)
-    try:
-        stdout, stderr = await _read_both(process)
-        return Finished(await process.wait(), stdout, stderr)
-    except BaseException:
-        # Killed before it is awaited: a native cancellation comes only once, and closing would wait politely.
-        _kill(process, surroundings)
-        raise
-    finally:
-        await _close(process)
+    """Run *command* in a task of its own, where a shield holds: a native cancellation goes through one."""
+    outcomes: list[Finished | Exception] = []
 
+    async def run_alone() -> None:
+        try:
+            outcomes.append(await _run_shielded(command, environ, surroundings))
+        except Exception as error:  # noqa: BLE001  (raised below, where no task group wraps it)
+            outcomes.append(error)
 
-async def _start(command: Sequence[str], environ: dict[str, str], surroundings: Surroundings) -> Process:
-    """Start the program; a cancellation meanwhile does not leave it, or what it has started by then, behind."""
-    windows = surroundings.platform == "win32"
-    start = anyio.open_process(
-        command,
-        stdin=subprocess.DEVNULL,
-        # Not the current directory: a tool written in Python may import from there.
-        cwd=environ.get("SYSTEMROOT") if windows else "/",
-        env=environ,
-        start_new_session=not windows,
-    )
-    starting: Flight[Process] = Flight(start, lambda _flight, outcome: outcome)
-    try:
-        outcome = await starting.board()
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait({starting.task})
-        if starting.task.exception() is None:
-            _kill(starting.task.result(), surroundings)
-            await _close(starting.task.result())
-        raise
-    if isinstance(outcome, BaseException):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_alone)
+    outcome = outcomes[0]
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
-async def _close(process: Process) -> None:
-    with anyio.move_on_after(_REAPING_TIME, shield=True):
-        await process.aclose()
+async def _run_shielded(command: Sequence[str], environ: dict[str, str], surroundings: Surroundings) -> Finished:
+    windows = surroundings.platform == "win32"
+    # Cancelled while it starts a program, an event loop ends at best the program, and never what that has started.
+    with anyio.CancelScope(shield=True):
+        process = await anyio.open_process(
+            command,
+            stdin=subprocess.DEVNULL,
+            # Not the current directory: a tool written in Python may import from there.
+            cwd=environ.get("SYSTEMROOT") if windows else "/",
+            env=environ,
+            start_new_session=not windows,
+        )
+    try:
+        return await _read(process)
+    except BaseException:
+        # Killed before it is awaited: closing would wait politely.
+        _kill(process, surroundings)
+        raise
+    finally:
+        with anyio.move_on_after(_REAPING_TIME, shield=True):
+            await process.aclose()
 
 
-async def _read_both(process: Process) -> tuple[bytes, bytes]:
+async def _read(process: Process) -> Finished:
     printed = [b"", b""]
 
     async def read(index: int, stream: ByteReceiveStream | None) -> None:
@@ -156,9 +154,12 @@ async def _read_both(process: Process) -> tuple[bytes, bytes]:
     async with anyio.create_task_group() as readers:
         readers.start_soon(read, 0, process.stdout)
         readers.start_soon(read, 1, process.stderr)
-    if readers.cancel_scope.cancelled_caught:
+        exit_code = await process.wait()
+        # What it left in the background may hold the pipes for ever; what it printed itself is in them already.
+        readers.cancel_scope.deadline = anyio.current_time() + _DRAINING_TIME
+    if max(map(len, printed)) > _LARGEST_OUTPUT:
         raise _TooMuchError
-    return printed[0], printed[1]
+    return Finished(exit_code, *printed)
 
 
 def _kill(process: Process, surroundings: Surroundings) -> None:

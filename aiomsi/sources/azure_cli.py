@@ -162,7 +162,7 @@ def _expiry(printed: dict[str, Any], token: str, now: float) -> float | None:
     if expires_on is None:
         try:
             expires_on = datetime.fromisoformat(printed["expiresOn"]).replace(fold=0).timestamp()
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except (KeyError, TypeError, ValueError, OverflowError, OSError):
             return None
     return expires_on
 
@@ -181,7 +181,7 @@ def _failure(finished: Finished, resource: str, surroundings: Surroundings) -> A
         kind, advice = TokenRefusedError, "try the same by hand: az account get-access-token --resource " + resource
     text = redact(_last_error(said), *_secrets(surroundings)) or "nothing"
     return kind(
-        f"`az` gave no token for {resource!r} (exit code {finished.exit_code}): {text}; {advice}",
+        f"`az` gave no token for {resource!r} (exit code {finished.exit_code}): {text.rstrip('.')}; {advice}",
         resource=resource,
         source=AzureCLI.name,
         status=finished.exit_code,

@@ -1,0 +1,314 @@
+"""From the command line and the library through the real `az` to an Entra ID on loopback, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from aiomsi import EndpointError, SourceUnavailableError, TokenProvider, TokenRefusedError
+from aiomsi._token import unverified_claims
+from aiomsi.endpoint import Answer, IdentityEndpoint
+from aiomsi.sources import AzureCLI, Surroundings, default
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.azure_cli,
+    pytest.mark.skipif(sys.platform == "win32", reason="a shell script counts how often `az` is started"),
+]
+
+HINT = "set AIOMSI_TEST_AZ to the path of az (python -m venv az && az/bin/pip install azure-cli)"
+VAULT = "https://vault.azure.net"
+TENANT = "22222222-aaaa-4bbb-8ccc-000000000002"
+OTHER_TENANT = "55555555-aaaa-4bbb-8ccc-000000000005"
+SUBSCRIPTION = "33333333-aaaa-4bbb-8ccc-000000000003"
+CLIENT = "44444444-aaaa-4bbb-8ccc-000000000004"
+AS_DEVELOPER = {"AzureServicesAuthConnectionString": "RunAs=Developer;DeveloperTool=AzureCLI"}
+NO_IDENTITY = Answer(400, {"error": "invalid_request", "error_description": "Identity not found"})
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class InstalledCLI:
+    """A real `az` with a home of its own, which counts how often it is started."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """A machine that has it."""
+        return Surroundings(environ=self.environ)
+
+    @property
+    def starts(self) -> int:
+        """How often it was started."""
+        return len((self.folder / "starts").read_text())
+
+    @property
+    def token_requests(self) -> list[dict[str, str]]:
+        """What Entra ID was asked for: the tenant and scope of each token."""
+        return [json.loads(line) for line in (self.folder / "token_requests").read_text().splitlines()]
+
+    def run(self, *arguments: str) -> None:
+        """Run it, and fail if it fails."""
+        subprocess.run([self.folder / "az", *arguments], env=self.environ, check=True, capture_output=True)
+
+
+def install(folder: Path, nowhere: str) -> InstalledCLI:
+    """Put a program into *folder* that starts the real `az`, in an environment that leads nowhere but to loopback."""
+    real = os.environ.get("AIOMSI_TEST_AZ")
+    if real is None:
+        pytest.skip(HINT)
+    (folder / "starts").touch()
+    (folder / "az").write_text(f'#!/bin/sh\nprintf x >>"{folder}/starts"\nexec "{Path(real).absolute()}" "$@"\n')
+    (folder / "az").chmod(0o755)
+    environ = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "AZURE_CONFIG_DIR": str(folder / "azure"),
+        "AZURE_CORE_COLLECT_TELEMETRY": "false",
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST": nowhere,
+        "HTTP_PROXY": nowhere,
+        "HTTPS_PROXY": nowhere,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "REQUESTS_CA_BUNDLE": str(folder / "authority.pem"),
+    }
+    return InstalledCLI(folder, environ)
+
+
+@contextmanager
+def serving_entra(folder: Path) -> Iterator[str]:
+    """Run an Entra ID whose certificate the `az` in *folder* trusts, and return its URL."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "entra.pem")
+    command = [sys.executable, str(Path(__file__).with_name("fake_entra.py")), "entra.pem", "token_requests"]
+    with (
+        (folder / "entra.log").open("w") as log,
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def log_in(az: InstalledCLI, entra: str) -> None:
+    endpoints = ("active-directory", "active-directory-resource-id", "active-directory-graph-resource-id")
+    options = [word for name in (*endpoints, "resource-manager") for word in (f"--endpoint-{name}", entra)]
+    az.run("cloud", "register", "--name", "loopback", "--skip-endpoint-discovery", *options)
+    # Were this to fail unnoticed, the login would go to login.microsoftonline.com.
+    az.run("cloud", "set", "--name", "loopback")
+    az.run("config", "set", "core.instance_discovery=false")
+    az.run("login", "--service-principal", "--username", CLIENT, "--password", "none", "--tenant", TENANT)
+
+
+@pytest.fixture(scope="module")
+def nowhere() -> Iterator[str]:
+    """Return a URL on loopback where nobody listens."""
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def logged_out(tmp_path_factory: pytest.TempPathFactory, nowhere: str) -> InstalledCLI:
+    """Return an `az` at which nobody has logged in."""
+    return install(tmp_path_factory.mktemp("logged_out"), nowhere)
+
+
+@pytest.fixture(scope="module")
+def logged_in(tmp_path_factory: pytest.TempPathFactory, nowhere: str) -> Iterator[InstalledCLI]:
+    """Return an `az` at which a service principal has logged in to an Entra ID on loopback."""
+    az = install(tmp_path_factory.mktemp("logged_in"), nowhere)
+    with serving_entra(az.folder) as entra:
+        log_in(az, entra)
+        assert az.token_requests == [{"tenant": TENANT, "scope": f"{entra}/.default"}]
+        yield az
+
+
+@pytest.fixture
+def resource() -> str:
+    """Return a resource for which nobody has a token yet."""
+    return f"https://vault-{next(_numbers)}.example"
+
+
+async def aiomsi(*arguments: str, environ: dict[str, str]) -> tuple[int | None, str, str]:
+    """Run the command line, and return its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "aiomsi", *arguments),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await process.communicate()
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+def without_identity(az: InstalledCLI, nowhere: str, root: Path) -> Surroundings:
+    """Return a machine of which nothing says whether it has a managed identity, and where no IMDS answers."""
+    environ = {name: value for name, value in az.environ.items() if name != "AZURE_POD_IDENTITY_AUTHORITY_HOST"}
+    return Surroundings(environ=environ, root=root, imds_url=nowhere)
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    claims = unverified_claims(token)
+    assert claims is not None
+    return claims
+
+
+async def test_the_command_line_says_that_nobody_is_logged_in(logged_out: InstalledCLI) -> None:
+    """For a developer who has not logged in there is one line that says how to, and an exit code of its own."""
+    exit_code, stdout, stderr = await aiomsi("token", VAULT, environ={**logged_out.environ, **AS_DEVELOPER})
+    assert (exit_code, stdout) == (3, "")
+    assert stderr.count("\n") == 1
+    assert stderr.startswith(f"aiomsi: `az` gave no token for '{VAULT}'")
+    assert stderr.endswith("run: az login\n")
+
+
+async def test_the_command_line_says_what_it_tried(logged_out: InstalledCLI) -> None:
+    """Where IMDS knows no identity and nobody is logged in, the message has a line for each, and what to do."""
+    async with IdentityEndpoint(hosts=["imds"]) as endpoint:
+        endpoint.script(then=NO_IDENTITY)
+        environ = {**logged_out.environ, **endpoint.environ("imds")}
+        exit_code, stdout, stderr = await aiomsi("token", VAULT, environ=environ)
+    assert (exit_code, stdout) == (3, "")
+    first, imds, az, *advice = stderr.splitlines()
+    assert first == f"aiomsi: no token for '{VAULT}': none of the 2 sources asked is there"
+    assert imds.startswith("- imds: ")
+    assert az.startswith("- azure_cli: `az` gave no token")
+    assert "az login" in az
+    assert len(advice) == 1
+
+
+async def test_the_library_says_that_nobody_is_logged_in(logged_out: InstalledCLI) -> None:
+    """The Azure CLI alone is unavailable as long as nobody is logged in, whatever is asked for."""
+    for tenant_id in (None, OTHER_TENANT):
+        async with TokenProvider(AzureCLI(tenant_id=tenant_id, surroundings=logged_out.surroundings)) as provider:
+            with pytest.raises(SourceUnavailableError, match=r"run: az login$") as caught:
+                await provider.token(VAULT)
+        assert (caught.value.source, caught.value.status) == ("azure_cli", 1)
+
+
+async def test_the_default_says_that_nobody_is_logged_in(
+    logged_out: InstalledCLI, nowhere: str, tmp_path: Path
+) -> None:
+    """Without a managed identity and a login, the one thing to do is to log in."""
+    surroundings = without_identity(logged_out, nowhere, tmp_path)
+    async with TokenProvider(default(surroundings=surroundings)) as provider:
+        with pytest.raises(SourceUnavailableError, match=r"\nTo do: az login$") as caught:
+            await provider.token(VAULT)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()[1:3]] == [
+        "- managed_identity",
+        "- azure_cli",
+    ]
+
+
+async def test_the_command_line_prints_a_token(logged_in: InstalledCLI, resource: str) -> None:
+    """With a login there is a token, and nothing else, on standard output."""
+    exit_code, stdout, stderr = await aiomsi("token", resource, environ={**logged_in.environ, **AS_DEVELOPER})
+    assert (exit_code, stderr) == (0, "")
+    assert claims_of(stdout.removesuffix("\n"))["aud"] == f"{resource}/.default"
+
+
+async def test_the_command_line_tells_a_refusal(logged_in: InstalledCLI) -> None:
+    """A refusal has another exit code than a missing login."""
+    environ = {**logged_in.environ, **AS_DEVELOPER}
+    exit_code, stdout, stderr = await aiomsi("token", "https://refused.example", environ=environ)
+    assert (exit_code, stdout) == (5, "")
+    assert "AADSTS500011: The resource was not found." in stderr
+
+
+async def test_the_default_ends_at_the_login(
+    logged_in: InstalledCLI, resource: str, nowhere: str, tmp_path: Path
+) -> None:
+    """A developer's machine, without a managed identity, gives the developer's token."""
+    surroundings = without_identity(logged_in, nowhere, tmp_path)
+    async with TokenProvider(default(surroundings=surroundings)) as provider:
+        token = await provider.access_token(resource)
+    assert (token.source, claims_of(token.token)["aud"]) == ("azure_cli", f"{resource}/.default")
+
+
+async def test_a_crowd_starts_az_once(logged_in: InstalledCLI, resource: str) -> None:
+    """However many ask for a token at once, `az` runs once, and asks Entra ID once."""
+    before = logged_in.starts
+    async with TokenProvider(AzureCLI(surroundings=logged_in.surroundings)) as provider:
+        tokens = await asyncio.gather(*(provider.token(resource) for _ in range(50)))
+        tokens.append(await provider.token(resource))
+    assert len(set(tokens)) == 1
+    assert logged_in.starts == before + 1
+    assert logged_in.token_requests.count({"tenant": TENANT, "scope": f"{resource}/.default"}) == 1
+
+
+async def test_the_end_is_that_of_the_token(logged_in: InstalledCLI, resource: str) -> None:
+    """The end that `az` tells is the one in the token, but for the second that it may wobble."""
+    async with TokenProvider(AzureCLI(surroundings=logged_in.surroundings)) as provider:
+        token = await provider.access_token(resource)
+    assert token.expires_on == pytest.approx(claims_of(token.token)["exp"], abs=2)
+    assert token.refresh_on is not None
+    assert token.refresh_on < token.expires_on
+
+
+async def test_a_tenant_reaches_entra(logged_in: InstalledCLI, resource: str) -> None:
+    """The tenant of the login serves who names none, and that of the source or the call who does."""
+    surroundings = logged_in.surroundings
+    async with TokenProvider(AzureCLI(surroundings=surroundings)) as provider:
+        own = await provider.access_token(resource)
+        asked = await provider.access_token(resource, tenant_id=OTHER_TENANT)
+    async with TokenProvider(AzureCLI(tenant_id=OTHER_TENANT, surroundings=surroundings)) as provider:
+        chosen = await provider.access_token(resource)
+    assert [claims_of(token.token)["tid"] for token in (own, asked, chosen)] == [TENANT, OTHER_TENANT, OTHER_TENANT]
+
+
+@pytest.mark.parametrize("subscription", [SUBSCRIPTION, "Test Subscription"], ids=["id", "name"])
+async def test_a_subscription_reaches_az(logged_in: InstalledCLI, resource: str, subscription: str) -> None:
+    """A subscription is named by its id or, blanks and all, by its name, and brings its tenant."""
+    async with TokenProvider(AzureCLI(subscription=subscription, surroundings=logged_in.surroundings)) as provider:
+        token = await provider.access_token(resource, tenant_id=OTHER_TENANT)
+    assert claims_of(token.token)["tid"] == TENANT
+
+
+async def test_an_unknown_subscription_is_refused(logged_in: InstalledCLI, resource: str) -> None:
+    """A subscription that the account does not have is an error that names it."""
+    async with TokenProvider(AzureCLI(subscription="not mine", surroundings=logged_in.surroundings)) as provider:
+        with pytest.raises(TokenRefusedError, match="Subscription 'not mine' not found"):
+            await provider.token(resource)
+
+
+async def test_a_refusal_of_entra_is_told_with_its_code(logged_in: InstalledCLI) -> None:
+    """An error of Entra ID comes through with its code, and does not look as if nobody were logged in."""
+    async with TokenProvider(AzureCLI(surroundings=logged_in.surroundings)) as provider:
+        with pytest.raises(TokenRefusedError, match="AADSTS500011: The resource was not found") as caught:
+            await provider.token("https://refused.example")
+    assert (caught.value.code, caught.value.status) == ("AADSTS500011", 1)
+
+
+async def test_an_outage_of_entra_is_no_refusal(logged_in: InstalledCLI) -> None:
+    """Where Entra ID cannot serve, the error is one that passes, and says why."""
+    async with TokenProvider(AzureCLI(surroundings=logged_in.surroundings)) as provider:
+        with pytest.raises(EndpointError, match="HTTP Error: 503"):
+            await provider.token("https://outage.example")
+
+
+async def test_an_unreachable_entra_is_no_refusal(logged_in: InstalledCLI, resource: str) -> None:
+    """Where Entra ID cannot be reached, the error is one that passes, and says why."""
+    surroundings = Surroundings(environ={**logged_in.environ, "NO_PROXY": ""})
+    async with TokenProvider(AzureCLI(surroundings=surroundings)) as provider:
+        with pytest.raises(EndpointError, match="Unable to connect to proxy"):
+            await provider.token(resource)
