@@ -45,7 +45,7 @@ async def test_each_block_of_python_runs(number: int, monkeypatch: pytest.Monkey
 def test_every_variable_that_is_read_is_in_the_table() -> None:
     """The configuration table knows the variables of every host, and all others."""
     text = README.read_text()
-    read = {connection_string.VARIABLE, "PATH", "SYSTEMROOT", "PYTHONPATH", "PYTHONHOME"}
+    read = {connection_string.VARIABLE, "PATH", "PATHEXT", "SYSTEMROOT", "PYTHONPATH", "PYTHONHOME"}
     for host in _hosts._HOSTS:
         read |= {*host.variables, *(host.secret or ())[1:]}
     assert {name for name in read if f"`{name}`" not in text} == set()
