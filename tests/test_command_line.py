@@ -57,7 +57,7 @@ def invoke(environ: Mapping[str, str], *arguments: str) -> Result:
 
 def start(environ: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [sys.executable, "-P", *arguments],
         env={**os.environ, **environ},
         text=True,
         stdout=subprocess.PIPE,

@@ -52,7 +52,7 @@ def finished(**changes: Any) -> Record:
 def test_demo_as_a_process() -> None:
     """A crowd costs one request, nobody waits for a refresh, and an outage goes unseen: all within 15 seconds."""
     done = subprocess.run(
-        [sys.executable, "-m", "aiomsi", "demo", "--callers", "500"],
+        [sys.executable, "-P", "-m", "aiomsi", "demo", "--callers", "500"],
         text=True,
         capture_output=True,
         timeout=30,
@@ -137,7 +137,7 @@ async def test_endpoint_obeys() -> None:
 def test_endpoint_ends_with_its_standard_input() -> None:
     """The endpoint's process is never left behind: it ends when nobody can give it orders any more."""
     done = subprocess.run(
-        [sys.executable, "-m", "aiomsi._command_line.demo_endpoint"],
+        [sys.executable, "-P", "-m", "aiomsi._command_line.demo_endpoint"],
         input='{"failing": true}\n{}\n',
         text=True,
         capture_output=True,

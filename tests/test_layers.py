@@ -94,4 +94,4 @@ def test_every_module_can_be_imported_alone(module: str) -> None:
     if module == "__main__":
         return
     name = f"aiomsi.{module}".rstrip(".")
-    subprocess.run([sys.executable, "-W", "error", "-c", f"import {name}"], check=True)
+    subprocess.run([sys.executable, "-P", "-W", "error", "-c", f"import {name}"], check=True)

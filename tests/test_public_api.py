@@ -65,5 +65,5 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_importing_a_corner_does_not_pull_in_the_whole(statement: str, absent: set[str]) -> None:
     """Each import brings only what it needs."""
     script = f"{statement}; import sys; print(sorted({absent!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"

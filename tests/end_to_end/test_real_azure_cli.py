@@ -152,7 +152,7 @@ def resource() -> str:
 async def aiomsi(*arguments: str, environ: dict[str, str]) -> tuple[int | None, str, str]:
     """Run the command line, and return its exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "aiomsi", *arguments),
+        *(sys.executable, "-P", "-m", "aiomsi", *arguments),
         env=environ,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
