@@ -15,9 +15,8 @@ Wrong arguments are plain ValueError or TypeError at the call.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -97,12 +96,13 @@ class WrongLoopError(AiomsiError, RuntimeError):
 
 
 @contextmanager
-def about(resource: str) -> Iterator[None]:
-    """Let every error of the block say what was asked for."""
+def about(resource: str, source: str | None = None) -> Iterator[None]:
+    """Let every error of the block say what was asked for, and of whom, if it does not yet."""
     try:
         yield
     except AiomsiError as error:
-        error.resource = resource
+        error.resource = error.resource or resource
+        error.source = error.source or source
         raise
 
 
@@ -121,7 +121,8 @@ def another(error: _E) -> _E:
         new = error
     if new is error or type(new) is not type(error) or new.args != error.args:
         return without_frames(error)  # Sharing it beats changing what it says.
-    new.__dict__.update({name: list(value) for name, value in vars(error).items() if name == "__notes__"})
+    if hasattr(error, "__notes__"):
+        new.__notes__ = [*error.__notes__]  # Or a note that one caller adds would be seen by all.
     new.__cause__ = error.__cause__
     new.__suppress_context__ = True
     return new
@@ -137,6 +138,6 @@ def without_frames(error: _E) -> _E:
             continue
         seen.add(id(step))
         rest += [step.__cause__, *(step.exceptions if isinstance(step, BaseExceptionGroup) else ())]
-        with contextlib.suppress(Exception):  # An exception may forbid to be changed.
+        with suppress(Exception):  # An exception may forbid to be changed.
             step.__traceback__ = step.__context__ = None
     return error

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aiomsi._errors import MalformedResponseError, WrongLoopError
+from aiomsi._errors import MalformedResponseError, WrongLoopError, about
 from aiomsi._source import max_parallel, time_limit_of
-from aiomsi._token import AccessToken
+from aiomsi._token import AccessToken, token_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,18 +69,17 @@ class Fetcher:
 
     async def fetch(self, request: TokenRequest, overdue: Callable[[float], object]) -> AccessToken:
         """Fetch one token; *overdue* is called with the limit in seconds if it passes without an end."""
-        place = await self._place()
-        limit = time_limit_of(self.source)
+        with about(request.resource, self.source.name), await self._place() as place:
+            limit = time_limit_of(self.source)
 
-        def give_up() -> None:
-            place.close()  # Or a source that ignores its cancellation would keep it for ever.
-            overdue(limit)
+            def give_up() -> None:
+                place.close()  # Or a source that ignores its cancellation would keep it for ever.
+                overdue(limit)
 
-        with place:
             alarm = self.clock.call_later(limit + _GRACE, give_up)
             place.callback(alarm.cancel)
             token = await self.source.fetch(replace(request, deadline=self.clock.monotonic() + limit))
-        return _checked(token, request, self.source.name, self.clock.wall())
+            return _checked(token, request, self.source.name, self.clock.wall())
 
     async def _place(self) -> ExitStack:
         """Wait for a place at the source, and return what gives it back, once."""
@@ -94,31 +93,26 @@ class Fetcher:
         return place
 
 
-def _checked(token: object, request: TokenRequest, name: str, now: float) -> AccessToken:
+def _checked(token: AccessToken, request: TokenRequest, name: str, now: float) -> AccessToken:
     """Return *token*, as ours, if it can be served; a source that anybody may write is not trusted to be right."""
-    if not isinstance(token, AccessToken):
-        problem = f"returned {type(token).__name__} where an AccessToken belongs"
-    elif not _is_text(token.token):
-        problem = "returned a token that is empty or no text"
-    elif not _is_number(token.expires_on):
-        problem = f"returned a token with expires_on={token.expires_on!r}, which is no Unix time"
-    elif token.refresh_on is not None and not _is_number(token.refresh_on):
-        problem = f"returned a token with refresh_on={token.refresh_on!r}, which is no Unix time"
-    elif token.expires_on <= now:
-        problem = f"returned a token that expired {now - token.expires_on:.0f} s ago (is this machine's clock right?)"
-    else:
-        # A plain one: a subclass may not be as frozen, or not be copied in the same way.
-        return AccessToken(
-            token.token, token.expires_on, token.refresh_on, request.resource, token.source, token.token_type
-        )
-    raise MalformedResponseError(
-        f"the source {name!r} {problem} (asked for {request.resource!r})", resource=request.resource, source=name
+    problem = _problem(token, now)
+    if problem is not None:
+        raise MalformedResponseError(f"the source {name!r} returned {problem} (asked for {request.resource!r})")
+    # A plain one: a subclass may not be as frozen, or not be copied in the same way.
+    return AccessToken(
+        token.token, token.expires_on, token.refresh_on, request.resource, token.source, token.token_type
     )
+
+
+def _problem(token: object, now: float) -> str | None:
+    if not isinstance(token, AccessToken):
+        return f"{type(token).__name__} where an AccessToken belongs"
+    if not _is_number(token.expires_on):
+        return f"a token with expires_on={token.expires_on!r}, which is no Unix time"
+    if token.refresh_on is not None and not _is_number(token.refresh_on):
+        return f"a token with refresh_on={token.refresh_on!r}, which is no Unix time"
+    return token_problem(token.token, token.expires_on, now)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)

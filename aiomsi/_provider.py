@@ -175,7 +175,7 @@ class TokenProvider:
         token: AccessToken | None = await self.access_token(resource)
         slot = self._slot(resource)
         news = slot.watch()
-        token = slot.describe()[1] or token  # One may have landed since.
+        token = slot.held or token  # One may have landed since.
         try:
             while True:
                 if token is not None:
@@ -183,7 +183,7 @@ class TokenProvider:
                 await news.wait()
                 news.clear()
                 self._settle()
-                token = slot.describe()[1]
+                token = slot.held
         finally:
             slot.unwatch(news)
 

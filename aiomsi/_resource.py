@@ -20,7 +20,7 @@ def resource_of(text: str) -> str:
         raise TypeError(
             f"a resource is a string such as 'https://vault.azure.net', not {text!r}; ask for one at a time"
         )
-    if any(character.isspace() or not character.isprintable() for character in text):
+    if not text.isprintable() or " " in text:
         raise ValueError(
             f"the resource {text!r} holds blanks or control characters; pass one resource such as"
             " 'https://vault.azure.net', or one scope ending in '/.default'"

@@ -138,7 +138,7 @@ def timetable(
 def retry_delay(policy: RefreshPolicy, error: BaseException, failures: int, *, holding: bool, chance: float) -> float:
     """Return the seconds until the next attempt after the *failures*-th failure in a row.
 
-    *holding* says whether a valid token is held, *chance* is drawn from 0 to 1. Retry-After is always kept.
+    *holding* says whether a valid token is held, *chance* is drawn from 0 to 1. Retry-After comes on top.
     """
     doubled = 2.0 ** min(failures - 1, 20)
     if holding:
@@ -152,7 +152,7 @@ def retry_delay(policy: RefreshPolicy, error: BaseException, failures: int, *, h
             policy.failure_retry_first * doubled,
             policy.unavailable_retry_most if absent else policy.failure_retry_most,
         )
-    return max(delay, asked_wait(error))
+    return delay
 
 
 def asked_wait(error: BaseException) -> float:

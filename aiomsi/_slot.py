@@ -188,23 +188,30 @@ class Slot:
 
     @property
     def busy(self) -> bool:
-        """Whether somebody waits or watches, so that the slot must not be evicted."""
+        """Whether a fetch is under way or somebody watches, so that the slot must not be evicted."""
         return bool(self._flight or self._forced or self._watchers)
 
-    def describe(self) -> tuple[str, AccessToken | None]:
-        """Return the name of the slot's state, and the token if a valid one is held. Changes nothing."""
-        now, plan, token, flight = self._now(), self._plan, self._token, self._flight
+    @property
+    def held(self) -> AccessToken | None:
+        """The token, if a valid one is held. Changes nothing."""
+        plan, token = self._plan, self._token
+        return None if plan is None or plan.freshness(self._now()) is Freshness.EXPIRED else token
+
+    @property
+    def state(self) -> str:
+        """The name of the slot's state. Changes nothing."""
+        now, plan, flight = self._now(), self._plan, self._flight
         freshness = Freshness.EXPIRED if plan is None else plan.freshness(now)
         if freshness is Freshness.EXPIRED:
             if flight is not None:
-                return "FETCHING", None
+                return "FETCHING"
             if self.backoff.error is not None and not self.backoff.is_open(now.monotonic):
-                return "FAILED", None
-            return ("EMPTY" if token is None else "EXPIRED"), None
+                return "FAILED"
+            return "EMPTY" if plan is None else "EXPIRED"
         if freshness is Freshness.DUE:
             idle = "DORMANT" if self._timer is None else "DUE"
-            return (idle if flight is None else "REFRESHING"), token
-        return freshness.name, token
+            return idle if flight is None else "REFRESHING"
+        return freshness.name
 
     def ground(self) -> None:
         """Drop what belonged to an event loop that is gone; the token stays, with a timer on the new one."""
@@ -235,6 +242,7 @@ class Slot:
         self, claims: str | None = None, rejected_sha256: str | None = None, *, forced: bool = False
     ) -> Flight[AccessToken]:
         self.fetches += 1
+        _log.debug("asking %s for a token for %s", self._fetcher.source.name, self.resource)
         ticket = _Ticket(self.fetches, claims, forced, self._token)
         request = TokenRequest(self.resource, self.tenant_id, claims, rejected_sha256, self._fetcher.clock)
         flight = Flight(

@@ -71,12 +71,12 @@ class ProviderStatistics:
 
 def describe(slot: Slot) -> ResourceStatistics:
     """Return what *slot* holds and does now."""
-    state, token = slot.describe()
+    token = slot.held
     error = slot.backoff.error
     return ResourceStatistics(
         resource=slot.resource,
         tenant_id=slot.tenant_id,
-        state=state,
+        state=slot.state,
         source=token.source if token else None,
         expires_on=token.expires_on if token else None,
         refresh_on=token.refresh_on if token else None,

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["AccessToken", "Principal", "unverified_claims"]
+__all__ = ["AccessToken", "Principal", "token_problem", "unverified_claims"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,19 @@ class AccessToken:
             tenant_id=_text(claims, "tid"),
             user_principal_name=name,
         )
+
+
+def token_problem(token: object, expires_on: float | None, now: float) -> str | None:
+    """Return what *token* is if it cannot be served at *now*, or None if it can."""
+    if not isinstance(token, str) or not token:
+        return "no token"
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        return "a token that no HTTP header can carry"
+    if expires_on is None:
+        return "a token without a time that can be read"
+    if expires_on <= now:
+        return f"a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
+    return None
 
 
 def unverified_claims(token: str) -> dict[str, Any] | None:

@@ -274,6 +274,7 @@ async def test_a_token_in_an_error_goes_nowhere(
 
 
 NO_TOKEN = "printed no token"
+NO_HEADER = "printed a token that no HTTP header can carry"
 NO_TIME = "printed a token without a time"
 
 
@@ -293,9 +294,9 @@ NO_TIME = "printed a token without a time"
         (printed(accessToken=None), NO_TOKEN, "accessToken: null"),
         (printed(accessToken=""), NO_TOKEN, "accessToken: empty text"),
         (printed(accessToken=["signature"]), NO_TOKEN, "accessToken: an array"),
-        (printed(accessToken="signature\r\nX: y"), NO_TOKEN, "accessToken: text of 15 characters"),
-        (printed(accessToken="signature and"), NO_TOKEN, "accessToken: text of 13 characters"),
-        (printed(accessToken="signatüre"), NO_TOKEN, "accessToken: text of 9 characters"),
+        (printed(accessToken="signature\r\nX: y"), NO_HEADER, "accessToken: text of 15 characters"),
+        (printed(accessToken="signature and"), NO_HEADER, "accessToken: text of 13 characters"),
+        (printed(accessToken="signatüre"), NO_HEADER, "accessToken: text of 9 characters"),
         (printed(expires_on=None, expiresOn=None), NO_TIME, "expiresOn: null"),
         (printed(expires_on=True, expiresOn="signature"), NO_TIME, "expires_on: true"),
         (printed(expires_on=1e300, expiresOn="9999-99-99"), NO_TIME, "expires_on: a number"),

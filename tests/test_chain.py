@@ -343,6 +343,9 @@ def test_a_chain_is_made_of_sources() -> None:
         FirstAvailable()
     with pytest.raises(TypeError, match="a source is an object"):
         FirstAvailable(AzureCLI)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not a str") as caught:
+        FirstAvailable("RunAs=App;AppKey=hunter2")  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
 
 
 def az(folder: Path) -> str:

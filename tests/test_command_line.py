@@ -181,7 +181,7 @@ def test_error_as_a_process(endpoint: IdentityEndpoint) -> None:
     endpoint.script(then=Answer(200, "nonsense"))
     code, output, errors = finish(start(surroundings(endpoint), "-m", "aiomsi", "token", VAULT))
     assert (code, output) == (6, "")
-    assert errors.startswith("aiomsi: App Service answered a request for 'https://vault.azure.net' without")
+    assert errors.startswith("aiomsi: App Service answered a request for 'https://vault.azure.net' with no token")
     assert "Traceback" not in errors
 
 

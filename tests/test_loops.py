@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from aiomsi import TokenProvider, WrongLoopError
-from aiomsi.testing import ScriptedSource
+from aiomsi.testing import ManualClock, ScriptedSource
 
 VAULT = "https://vault.azure.net"
 
@@ -47,6 +47,32 @@ def test_a_fetch_does_not_outlive_its_event_loop() -> None:
     asyncio.run(leave_in_the_middle())
     source.held = False
     assert asyncio.run(provider.token(VAULT)) == "token-2"
+
+
+def test_a_loop_that_ends_while_a_caller_waits_for_the_next_token_leaves_no_timer() -> None:
+    """The two seconds of a token's last minute do not go on without their event loop."""
+    source, clock = ScriptedSource(), ManualClock()
+    provider = TokenProvider(source, clock=clock)
+    asyncio.run(provider.token(VAULT))
+
+    async def near_the_end() -> None:
+        await clock.advance(86_400 - 30)
+        source.held = True
+        waiting = asyncio.create_task(provider.token(VAULT))
+        await clock.settle()
+        assert not waiting.done()
+
+    former = asyncio.new_event_loop()
+    former.run_until_complete(near_the_end())
+    assert clock.timers == 3  # The two seconds, the limit of the fetch, and the next refresh.
+    source.held = False
+    assert asyncio.run(provider.token(VAULT)) == "token-3"
+    tasks = asyncio.all_tasks(former)
+    for task in tasks:
+        task.cancel()
+    former.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    former.close()
+    assert provider.peek(VAULT) == "token-3"
 
 
 def test_a_loop_that_was_stopped_and_abandoned_is_not_waited_for() -> None:

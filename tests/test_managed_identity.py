@@ -470,7 +470,7 @@ async def test_an_answer_that_does_not_come_to_an_end_is_given_up(
         (Answer(200, {"access_token": "", "expires_on": "1760003600"}), "access_token: empty text"),
         (Answer(200, {"access_token": 7, "expires_on": "1760003600"}), "access_token: a number"),
         (Answer(200, {"access_token": "abc-tok", "expires_on": True}), "expires_on: true"),
-        (Answer(200, {"access_token": "abc-tok"}), "expires_on and expires_in cannot be read"),
+        (Answer(200, {"access_token": "abc-tok"}), "without a time that can be read"),
         (Answer(200, {"access_token": "abc-tok", "expires_on": "1759999990"}), "expired 10 s ago"),
         (Answer(200, {"access_token": "abc tok", "expires_on": "1760003600"}), "no HTTP header can carry"),
         (Answer(200, {"access_token": "abc-tok\r\nX: y", "expires_on": "1760003600"}), "no HTTP header can carry"),

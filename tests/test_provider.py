@@ -561,8 +561,9 @@ async def test_waiting_for_a_place_does_not_count_against_the_time_limit(clock: 
     ("given", "complaint"),
     [
         (None, "returned NoneType where an AccessToken belongs"),
-        (AccessToken("", 2e9, None, VAULT, "odd"), "empty or no text"),
-        (AccessToken(7, 2e9, None, VAULT, "odd"), "empty or no text"),  # type: ignore[arg-type]
+        (AccessToken("", 2e9, None, VAULT, "odd"), "returned no token"),
+        (AccessToken(7, 2e9, None, VAULT, "odd"), "returned no token"),  # type: ignore[arg-type]
+        (AccessToken("t\r\nX: y", 2e9, None, VAULT, "odd"), "no HTTP header can carry"),
         (AccessToken("t", True, None, VAULT, "odd"), "no Unix time"),
         (AccessToken("t", float("nan"), None, VAULT, "odd"), "no Unix time"),
         (AccessToken("t", 1_759_999_990, None, VAULT, "odd"), "expired 10 s ago"),

@@ -274,9 +274,9 @@ async def test_of_two_challenges_the_later_one_s_token_stays(gated: Gated, clock
         await clock.advance(6)
         fast = asyncio.create_task(provider.access_token(VAULT, claims="b"))
         await clock.settle()
-        await answered(gated, clock, 2, "for b")
-        await answered(gated, clock, 1, "for a")
-        assert ((await slow).token, (await fast).token, provider.peek(VAULT)) == ("for a", "for b", "for b")
+        await answered(gated, clock, 2, "for-b")
+        await answered(gated, clock, 1, "for-a")
+        assert ((await slow).token, (await fast).token, provider.peek(VAULT)) == ("for-a", "for-b", "for-b")
 
 
 async def test_a_retry_after_stands_whatever_else_fails_meanwhile(gated: Gated, clock: ManualClock) -> None:

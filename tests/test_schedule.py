@@ -93,13 +93,10 @@ DOWN, REFUSED, ABSENT = EndpointError("down"), TokenRefusedError("no"), SourceUn
         (ABSENT, 9, False, 2),
         (KeyError("bug"), 2, False, 2),
         (FOREIGN, 1, False, 1),
-        (EndpointError("throttled", retry_after=100), 1, True, 100),
-        (EndpointError("throttled", retry_after=100), 1, False, 100),
-        (EndpointError("throttled", retry_after=0.5), 1, False, 1),
     ],
 )
 def test_the_wait_after_a_failure(error: Exception, failures: int, holding: bool, delay: float) -> None:
-    """The wait doubles up to its limit and is never shorter than Retry-After."""
+    """The wait doubles up to its limit."""
     assert retry_delay(POLICY, error, failures, holding=holding, chance=0.5) == delay
 
 
@@ -125,6 +122,14 @@ def test_a_backoff_closes_the_gate_and_success_opens_it() -> None:
     backoff.check(101)
     backoff.succeed(101)
     assert (backoff.failures, backoff.error, backoff.is_open(101)) == (0, None, True)
+
+
+@pytest.mark.parametrize(("asked", "wait"), [(100, 100), (0.5, 1), (None, 1), (float("inf"), 1), ("soon", 1)])
+def test_a_backoff_is_never_shorter_than_retry_after(asked: float | None, wait: float) -> None:
+    """What the host asked for is kept if it is a number; else, and if it is less, the usual wait applies."""
+    backoff = Backoff(POLICY)
+    backoff.fail(EndpointError("throttled", retry_after=asked), 0, holding=False)
+    assert backoff.retry_at == wait
 
 
 def test_expiry_lifts_a_gate_that_no_failure_closed() -> None:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
 
 _EXIT_CODES: tuple[tuple[int, tuple[type[Exception], ...], str], ...] = (
-    (2, (ValueError, TypeError), "wrong argument"),
+    (2, (ValueError,), "wrong argument"),
     (3, (SourceUnavailableError,), "nothing here gives out tokens"),
     (4, (ConfigurationError,), "the environment or the connection string is wrong"),
     (5, (TokenRefusedError,), "the token was refused"),
@@ -61,7 +61,7 @@ def run(call: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(call)
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
-    except (AiomsiError, ValueError, TypeError) as error:
+    except (AiomsiError, ValueError) as error:
         click.echo(f"aiomsi: {error}", err=True)
         raise SystemExit(exit_code(error)) from None
 

@@ -43,8 +43,8 @@ class Host:
     max_parallel: int | None = None
     advice: str = ""
     """What to do when it knows no identity."""
-    spoken: bool = True
-    """Whether its protocol is. If not it is still recognised, so that nobody becomes somebody else there."""
+    supported: bool = True
+    """Whether it can be asked. If not it is recognised all the same, so that nobody becomes somebody else there."""
 
 
 APP_SERVICE = Host(
@@ -84,19 +84,21 @@ IMDS = Host(
 )
 
 
-def _unspoken(name: str, title: str, *variables: str) -> Host:
-    return Host(name, title, variables, api_version="", selectors=MappingProxyType({}), spoken=False)
+def _unsupported(name: str, title: str, *variables: str) -> Host:
+    return Host(name, title, variables, api_version="", selectors=MappingProxyType({}), supported=False)
 
 
 # In the order in which they are looked for: App Service sets the variables of its 2017 protocol too, and others share
 # some of theirs.
 _HOSTS = (
-    _unspoken("service_fabric", "Service Fabric", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT"),
+    _unsupported(
+        "service_fabric", "Service Fabric", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT"
+    ),
     APP_SERVICE,
-    _unspoken("azure_arc", "Azure Arc", "IDENTITY_ENDPOINT", "IMDS_ENDPOINT"),
+    _unsupported("azure_arc", "Azure Arc", "IDENTITY_ENDPOINT", "IMDS_ENDPOINT"),
     APP_SERVICE_2017,
-    _unspoken("cloud_shell", "Cloud Shell", "MSI_ENDPOINT"),
-    _unspoken("workload_identity", "workload identity", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
+    _unsupported("cloud_shell", "Cloud Shell", "MSI_ENDPOINT"),
+    _unsupported("workload_identity", "workload identity", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
     IMDS,
 )
 

@@ -27,7 +27,7 @@ def refusal(
     """Return the error that *answer* to *request*, which is no success, means."""
     code, text = _error_in(answer, request.secret)
     kind, advice = _meaning(host, answer.status, code, text, selector)
-    said = f": {text}" if text else ""
+    said = f": {text.rstrip('.')}" if text else ""
     named = f" ({code})" if code and code not in text else ""
     return kind(
         f"{host.title} answered a request for {resource!r} with HTTP {answer.status}{named}{said}; {advice}",

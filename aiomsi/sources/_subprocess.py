@@ -87,7 +87,7 @@ def _find(program: str, surroundings: Surroundings) -> str | None:
     # Only in absolute folders: an empty or relative one would find what lies in the current directory, where
     # `shutil.which` looks first on Windows.
     windows = surroundings.platform == "win32"
-    endings = surroundings.environ.get("PATHEXT", ".COM;.EXE;.BAT;.CMD").split(";") if windows else [""]
+    endings = (surroundings.get("PATHEXT") or ".COM;.EXE;.BAT;.CMD").split(";") if windows else [""]
     for folder in map(Path, surroundings.environ.get("PATH", "").split(os.pathsep)):
         for ending in endings:
             path = folder / f"{program}{ending}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from aiomsi._errors import ConfigurationError, MalformedResponseError
-from aiomsi._token import AccessToken, unverified_claims
+from aiomsi._token import AccessToken, token_problem, unverified_claims
 from aiomsi.sources._expiry import read_moment, read_seconds
 from aiomsi.sources._hosts import IMDS
 from aiomsi.sources._messages import Answer, Request
@@ -32,7 +32,7 @@ def token_request(
     Raises:
         ConfigurationError: the environment is wrong, or *host* cannot select an identity in this way.
     """
-    if not host.spoken:
+    if not host.supported:
         raise ConfigurationError(
             f"this is {host.title}, as {' and '.join(host.variables)} say, which is not supported yet",
             resource=resource,
@@ -66,17 +66,17 @@ def token_url(host: Host, surroundings: Surroundings) -> str:
         ConfigurationError: the variable that holds it does not hold a URL.
     """
     variable = host.variables[0]
-    text = surroundings.get(variable)
-    if host is IMDS:
-        variable, text = (variable, text) if text else ("imds_url", surroundings.imds_url)
-    problem = _url_problem(text or "")
+    text = surroundings.get(variable) or ""
+    if host is IMDS and not text:
+        variable, text = "imds_url", surroundings.imds_url
+    problem = _url_problem(text)
     if problem:
         raise ConfigurationError(
             f"{variable} {problem}; it should be a URL such as http://127.0.0.1:41741/msi/token. The platform sets it:"
             " unset it if this is not a machine on Azure",
             source=host.name,
         )
-    return f"{text}".rstrip("/") + host.path if host.path else f"{text}"
+    return text.rstrip("/") + host.path if host.path else text
 
 
 def _url_problem(text: str) -> str | None:
@@ -133,7 +133,7 @@ def read_token(
     if isinstance(token, AccessToken):
         return token
     raise MalformedResponseError(
-        f"{host.title} answered a request for {resource!r} {token}: it was {shape(answer.body)}",
+        f"{host.title} answered a request for {resource!r} with {token}: it was {shape(answer.body)}",
         resource=resource,
         source=host.name,
     )
@@ -144,14 +144,9 @@ def _token_in(answer: Answer, resource: str, source: str, now: float) -> AccessT
     members = answer.members
     token = members.get("access_token")
     expires_on = _expiry(members, now)
-    if not isinstance(token, str) or not token:
-        return "without an access_token"
-    if not (token.isascii() and token.isprintable()) or " " in token:
-        return "with an access_token that no HTTP header can carry"
-    if expires_on is None:
-        return "whose expires_on and expires_in cannot be read"
-    if expires_on <= now:
-        return f"with a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
+    problem = token_problem(token, expires_on, now)
+    if problem is not None or expires_on is None or not isinstance(token, str):
+        return str(problem)
     refresh_in = read_seconds(members.get("refresh_in"))
     refresh_on = None if refresh_in is None else now + refresh_in
     return AccessToken(token, expires_on, refresh_on, resource, source)

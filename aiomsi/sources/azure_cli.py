@@ -17,7 +17,7 @@ from aiomsi._errors import (
     TokenRefusedError,
     about,
 )
-from aiomsi._token import AccessToken, unverified_claims
+from aiomsi._token import AccessToken, token_problem, unverified_claims
 from aiomsi.sources._expiry import read_moment
 from aiomsi.sources._redaction import redact, shape
 from aiomsi.sources._subprocess import run
@@ -116,7 +116,7 @@ class AzureCLI:
         if isinstance(token, AccessToken):
             return token
         raise MalformedResponseError(
-            f"`az` {token}: it was {shape(finished.stdout)}; is it an old version? Run: az upgrade",
+            f"`az` printed {token}: it was {shape(finished.stdout)}; is it an old version? Run: az upgrade",
             resource=request.resource,
             source=self.name,
         )
@@ -143,13 +143,10 @@ def _token_in(stdout: bytes, resource: str, now: float) -> AccessToken | str:
     except (ValueError, RecursionError):
         printed = None
     token = printed.get("accessToken") if isinstance(printed, dict) else None
-    if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()) or " " in token:
-        return "printed no token"
-    expires_on = _expiry(printed, token, now)
-    if expires_on is None:
-        return "printed a token without a time that can be read"
-    if expires_on <= now:
-        return f"printed a token that expired {now - expires_on:.0f} s ago (is this machine's clock right?)"
+    expires_on = _expiry(printed, token, now) if isinstance(token, str) else None
+    problem = token_problem(token, expires_on, now)
+    if problem is not None or expires_on is None or not isinstance(token, str):
+        return str(problem)
     return AccessToken(token, expires_on, None, resource, AzureCLI.name)
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from aiomsi._errors import SourceUnavailableError, without_frames
-from aiomsi._source import chooses_tenant, max_parallel, time_limit_of
+from aiomsi._source import check_source, chooses_tenant, max_parallel, time_limit_of
+from aiomsi.sources._hosts import IMDS
+from aiomsi.sources.azure_cli import AzureCLI
 from aiomsi.sources.managed_identity import ManagedIdentity
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class FirstAvailable:
 
     Raises:
         ValueError: no source is given.
-        TypeError: one of them has no `fetch`.
+        TypeError: one of them has no `fetch` or no `name`.
     """
 
     name = "first_available"
@@ -37,8 +39,7 @@ class FirstAvailable:
         if not sources:
             raise ValueError("FirstAvailable needs at least one source")
         for source in sources:
-            if not callable(getattr(source, "fetch", None)) or isinstance(source, type):
-                raise TypeError(f"a source is an object with an async `fetch`, such as AzureCLI(), not {source!r}")
+            check_source(source)
         self._sources = sources
 
     def __repr__(self) -> str:
@@ -124,8 +125,8 @@ class _HeadStart:
         self._done.set()
 
     async def result(self) -> AccessToken | Exception:
-        while self._outcome is None:
-            await self._done.wait()
+        await self._done.wait()
+        assert self._outcome is not None  # noqa: S101  (set before the event)
         return self._outcome
 
 
@@ -138,12 +139,12 @@ async def _outcome(call: Awaitable[AccessToken]) -> AccessToken | Exception:
 
 
 def _combined(passed: list[SourceUnavailableError], resource: str) -> SourceUnavailableError:
-    lines = [f"no token for {resource!r}: none of the {len(passed)} sources asked is there"]
-    lines += [f"- {error.source or 'unnamed'}: {error}" for error in passed]
-    if any(error.status is not None and error.source == "imds" for error in passed):
-        lines.append("To do: give this machine an identity (az vm identity assign)")
-    elif any(error.source == "azure_cli" for error in passed):
-        lines.append("To do: az login")
     if len(passed) == 1:
         return passed[0]
+    lines = [f"no token for {resource!r}: none of the {len(passed)} sources asked is there"]
+    lines += [f"- {error.source or 'unnamed'}: {error}" for error in passed]
+    if any(error.status is not None and error.source == IMDS.name for error in passed):
+        lines.append(f"To do: {IMDS.advice}")
+    elif any(error.source == AzureCLI.name for error in passed):
+        lines.append("To do: az login")
     return SourceUnavailableError("\n".join(lines), resource=resource, source=FirstAvailable.name)

@@ -33,6 +33,8 @@ class _Detected:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
+        # Kept, since a source learns what is here; the text is what it was made from.
+        self._configured: tuple[str, Source] | None = None
         self._chain = FirstAvailable(ManagedIdentity(surroundings=surroundings), AzureCLI(surroundings=surroundings))
 
     def __repr__(self) -> str:
@@ -41,7 +43,11 @@ class _Detected:
     @property
     def _source(self) -> Source:
         text = self._surroundings.get(VARIABLE)
-        return self._chain if text is None else from_connection_string(text, self._surroundings)
+        if text is None:
+            return self._chain
+        if self._configured is None or self._configured[0] != text:
+            self._configured = text, from_connection_string(text, self._surroundings)
+        return self._configured[1]
 
     @property
     def time_limit(self) -> float:

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from aiomsi._clock import sleep
 from aiomsi._errors import (
@@ -107,8 +106,14 @@ class ManagedIdentity:
             with about(request.resource):
                 token = await self._fetch(host, request)
         except EndpointError as error:
-            if error.status is not None or await self.here():
+            if error.status is not None:
                 raise
+            if await self.here():
+                raise EndpointError(
+                    f"{host.title} gave no token for {request.resource!r}: {error}; is its identity endpoint up?",
+                    resource=request.resource,
+                    source=host.name,
+                ) from error.__cause__
             raise SourceUnavailableError(
                 f"no managed identity was found: no variable names a host, and {error}; on Azure, switch the identity"
                 " on for this resource",
