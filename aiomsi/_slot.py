@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Slot", "SlotName", "TenantResource", "sha256_of"]
 
-_log = logging.getLogger("aiomsi")
+_log = logging.getLogger("aiomsi.provider")
 
 Answer: TypeAlias = AccessToken | Flight[AccessToken]
 
