@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import os
 from contextlib import ExitStack
@@ -60,7 +61,8 @@ class Fetcher:
     def own(self, task: asyncio.Task[AccessToken]) -> None:
         """Keep *task* from being collected as garbage before it is done."""
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # In an empty context, as the task itself: it must not keep alive what its first caller carries along.
+        task.add_done_callback(self._tasks.discard, context=contextvars.Context())
 
     async def finish(self, seconds: float) -> None:
         """Wait until every task is done, but for *seconds* at the most."""

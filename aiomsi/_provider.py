@@ -1,4 +1,7 @@
-"""The public face: which slot a call belongs to, and how long all of them live."""
+"""The public face: which slot a call belongs to, and how long all of them live.
+
+Half of its length is what callers read.
+"""
 
 from __future__ import annotations
 

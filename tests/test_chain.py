@@ -276,6 +276,15 @@ async def test_alone_or_last_the_machine_is_probed_too(endpoint: IdentityEndpoin
         await fetch(FirstAvailable(machine(firmware)))
 
 
+async def test_one_machine_is_not_asked_before_another_s_verdict(endpoint: IdentityEndpoint, firmware: Path) -> None:
+    """Only a tool is started beside a probe: of two machine identities each waits for its turn, probed itself."""
+    client_id = "11111111-aaaa-4bbb-8ccc-000000000001"
+    surroundings = Surroundings(environ={}, root=firmware, imds_url=endpoint.url)
+    source = FirstAvailable(machine(firmware), ManagedIdentity(client_id=client_id, surroundings=surroundings))
+    assert (await fetch(source)).source == "imds"
+    assert [request.parameters.get("client_id") for request in endpoint.requests] == [None, client_id]
+
+
 async def test_cancelling_a_fetch_ends_the_tool_that_was_started_meanwhile(
     firmware: Path, tool: ScriptedSource
 ) -> None:

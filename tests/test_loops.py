@@ -16,6 +16,15 @@ from aiomsi.testing import ManualClock, ScriptedSource
 VAULT = "https://vault.azure.net"
 
 
+def end(loop: asyncio.AbstractEventLoop) -> None:
+    """Bring a loop to its end, as `asyncio.run` does."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
+
+
 def test_a_provider_may_be_made_without_a_loop() -> None:
     """A provider at module level needs no event loop before its first fetch."""
     provider = TokenProvider(ScriptedSource())
@@ -67,11 +76,7 @@ def test_a_loop_that_ends_while_a_caller_waits_for_the_next_token_leaves_no_time
     assert clock.timers == 3  # The two seconds, the limit of the fetch, and the next refresh.
     source.held = False
     assert asyncio.run(provider.token(VAULT)) == "token-3"
-    tasks = asyncio.all_tasks(former)
-    for task in tasks:
-        task.cancel()
-    former.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    former.close()
+    end(former)
     assert provider.peek(VAULT) == "token-3"
 
 
@@ -86,11 +91,7 @@ def test_a_loop_that_was_stopped_and_abandoned_is_not_waited_for() -> None:
     assert provider.statistics().in_flight == 1
     source.held = False
     assert asyncio.run(provider.token(VAULT)) == "token-2"
-    tasks = asyncio.all_tasks(abandoned)
-    for task in tasks:
-        task.cancel()
-    abandoned.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    abandoned.close()
+    end(abandoned)
     assert caller.cancelled()
     assert provider.peek(VAULT) == "token-2"
 

@@ -8,6 +8,7 @@ import logging
 import pickle
 import threading
 import weakref
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,8 +101,6 @@ async def test_access_token_tells_all(provider: TokenProvider, clock: ManualCloc
 
 async def test_the_fetch_does_not_inherit_the_caller_s_context(clock: ManualClock) -> None:
     """A trace span or request of the first caller is not adopted by the fetch."""
-    from contextvars import ContextVar
-
     span = ContextVar("span", default="none")
     seen = []
 
@@ -151,6 +150,35 @@ async def test_peek_and_statistics_work_from_any_thread(provider: TokenProvider)
     thread.start()
     thread.join()
     assert seen == ["token-1", 1]
+
+
+async def test_the_fetch_keeps_nothing_alive_of_its_first_caller(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
+    """While a fetch is under way, what its first caller had in his context may go when he goes."""
+
+    class Request:
+        """Something that a caller carries along."""
+
+    carried: ContextVar[Request] = ContextVar("carried")
+    gone: list[weakref.ref[Request]] = []
+
+    async def caller() -> None:
+        request = Request()
+        gone.append(weakref.ref(request))
+        carried.set(request)
+        await provider.token(VAULT)
+
+    source.held = True
+    task = asyncio.create_task(caller())
+    await clock.settle()
+    task.cancel()
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+    assert provider.statistics().in_flight == 1
+    assert gone[0]() is None
+    source.release()
 
 
 # Proactive refresh

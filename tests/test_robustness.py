@@ -241,13 +241,17 @@ async def answered(gated: Gated, clock: ManualClock, number: int, token: str | E
     await clock.settle()
 
 
+async def hold_an_old_token(provider: TokenProvider, gated: Gated, clock: ManualClock) -> None:
+    asking = asyncio.create_task(provider.token(VAULT))
+    await clock.settle()
+    await answered(gated, clock, 0, "old")
+    assert await asking == "old"
+
+
 async def test_the_same_new_token_twice_in_the_air_is_not_a_stale_host(gated: Gated, clock: ManualClock) -> None:
     """A refresh and a rejection that bring the same new token do not close the gate for hours."""
     async with TokenProvider(gated, clock=clock, policy=RefreshPolicy(spread=0)) as provider:
-        first = asyncio.create_task(provider.token(VAULT))
-        await clock.settle()
-        await answered(gated, clock, 0, "old")
-        await first
+        await hold_an_old_token(provider, gated, clock)
         await provider.token(VAULT)
         await clock.advance(HALF)
         rejecting = asyncio.create_task(provider.access_token(VAULT, rejected="old"))
@@ -266,10 +270,7 @@ async def test_the_same_new_token_twice_in_the_air_is_not_a_stale_host(gated: Ga
 async def test_of_two_challenges_the_later_one_s_token_stays(gated: Gated, clock: ManualClock) -> None:
     """An older challenge's token is given to who asked for it, but does not replace the newer one's."""
     async with TokenProvider(gated, clock=clock) as provider:
-        first = asyncio.create_task(provider.token(VAULT))
-        await clock.settle()
-        await answered(gated, clock, 0, "old")
-        await first
+        await hold_an_old_token(provider, gated, clock)
         slow = asyncio.create_task(provider.access_token(VAULT, claims="a"))
         await clock.advance(6)
         fast = asyncio.create_task(provider.access_token(VAULT, claims="b"))
@@ -282,10 +283,7 @@ async def test_of_two_challenges_the_later_one_s_token_stays(gated: Gated, clock
 async def test_a_retry_after_stands_whatever_else_fails_meanwhile(gated: Gated, clock: ManualClock) -> None:
     """The host's hour is not shortened by another flight that just breaks."""
     async with TokenProvider(gated, clock=clock, policy=RefreshPolicy(spread=0)) as provider:
-        first = asyncio.create_task(provider.token(VAULT))
-        await clock.settle()
-        await answered(gated, clock, 0, "old")
-        await first
+        await hold_an_old_token(provider, gated, clock)
         await provider.token(VAULT)
         await clock.advance(HALF)
         challenged = asyncio.create_task(provider.access_token(VAULT, claims="a"))

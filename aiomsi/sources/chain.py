@@ -26,7 +26,7 @@ class FirstAvailable:
     """Asks each of *sources* in order, until one is there; only a SourceUnavailableError moves on to the next.
 
     Where neither the environment nor the firmware tells whether there is a managed identity, IMDS is probed for a
-    second, and the source after it started at the same time; its token is used only if there is no managed identity.
+    second, and the tool after it started at the same time; its token is used only if there is no managed identity.
 
     Raises:
         ValueError: no source is given.
@@ -74,7 +74,7 @@ class FirstAvailable:
             try:
                 if not isinstance(source, ManagedIdentity) or (here := await source.here()):
                     return await source.fetch(request)
-                if here is None and sources:
+                if here is None and sources and not isinstance(sources[0], ManagedIdentity):
                     return await _side_by_side(source, sources.popleft(), request, passed)
                 return await _if_found(source, request, probe=here is None)
             except SourceUnavailableError as error:
