@@ -1,30 +1,30 @@
-"""The server itself: it listens, remembers what it was asked, and answers as the hosts' table and the script say."""
+"""The server itself: it remembers what it was asked, and answers as the hosts' table and the script say."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import logging
-import secrets
 import time
 import traceback
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, get_args
 
-from aiohttp import web
-
+from .certificate import Certificate, issue_certificate
 from .faults import Answer, Step, at_least_zero, play, respond
-from .hosts import Host, admit, chosen, recognise
+from .hosts import chosen
+from .keyring import Keyring
+from .listening import Sockets
+from .protocol import Host, admit, recognise
 from .received import ReceivedRequest, receive
-from .tokens import Issue, IssueRefused, TokenAsked, fake_tokens
+from .tokens import FAKE_CLIENT_ID, FAKE_TENANT_ID, Issue, IssueRefused, TokenAsked, fake_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
-# How long, in seconds, an issuer that swallows its cancellation may hold up the closing.
-_GRACE = 0.5
+    from aiohttp import web
 
 _log = logging.getLogger("aiomsi.endpoint")
 
@@ -36,57 +36,87 @@ class IdentityEndpoint:
             os.environ.update(endpoint.environ("app_service"))
 
     Without *issue* it hands out fake, unsigned tokens that live for *lifetime* seconds; with it, what that function
-    returns, or the refusal that it raises as `IssueRefused`. *host* is a loopback address, and *port* 0 takes a free
-    port. *hosts* are the protocols to speak: "app_service", "app_service_2017", "imds". *latency* is how many seconds
-    each answer takes. *date_text* makes the 2017 protocol write expiry as it does on Linux, `06/20/2019 02:57:58
-    +00:00`. *wall* tells the Unix time in seconds, UTC.
+    returns, or the refusal that it raises as `IssueRefused`. *hosts* are the protocols to speak:
 
-    Raises ValueError for arguments that make no sense. A closed endpoint may be started again, on the port it had.
+    * "app_service", "app_service_2017", "imds", "azure_ml" and "cloud_shell";
+    * "azure_arc" and "entra", whose clients read files: *root* is the folder that stands for the root of the file
+      system, and is this endpoint's alone. Arc's key files are put there, and Entra's federated token and `ca.pem`;
+    * "service_fabric" and "entra", which are asked over TLS and need `pip install 'aiomsi[testing]'`.
 
-    *secret* is what clients of App Service must send; assign another one to rotate it. *requests* are all requests in
-    the order in which they came; *token_requests* are those among them that asked properly for a token.
+    *host* is a loopback address; *port* and, for TLS, *tls_port* 0 take a free port. *latency* is how many seconds
+    each answer takes. *wall* tells the Unix time in seconds, UTC. *date_text* makes the 2017 protocol write expiry as
+    it does on Linux, `06/20/2019 02:57:58 +00:00`. *arc_ignores_selectors* makes Arc give out the system-assigned
+    identity whoever was asked for, as old agents do.
+
+    Raises ValueError for arguments that make no sense. A closed endpoint may be started again, on the ports it had.
+
+    *requests* are all requests in the order in which they came; *token_requests* are those among them that asked
+    properly for a token.
     """
 
-    secret: str
     requests: list[ReceivedRequest]
     token_requests: list[ReceivedRequest]
 
-    def __init__(  # One subject, and options by name.
+    def __init__(  # noqa: PLR0913  # One subject, and options by name.
         self,
         issue: Issue | None = None,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        tls_port: int = 0,
         hosts: Iterable[str] = ("app_service", "app_service_2017", "imds"),
+        root: Path | None = None,
         lifetime: float = 86_400.0,
         latency: float = 0.0,
         date_text: bool = False,
+        arc_ignores_selectors: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
         if not 0 < lifetime < float("inf"):
             raise ValueError(f"lifetime must be more than 0 seconds, not {lifetime!r}")
-        self._address, self._port = _loopback(host), _port(port)
-        self._rows = chosen(hosts, date_text=date_text)
+        self._sockets = Sockets(host, port, tls_port)
+        self._rows = chosen(
+            hosts, date_text=date_text, arc_ignores_selectors=arc_ignores_selectors, has_root=root is not None
+        )
         self._issue = fake_tokens(wall, lifetime) if issue is None else issue
         self._wall = wall
+        self._keyring = Keyring(root, wall)
+        self._certificate: Certificate | None = None
+        self._prepared = False
         self.latency = latency
-        self.secret = secrets.token_urlsafe(32)
         self.requests, self.token_requests = [], []
-        self._listener: asyncio.Server | None = None
-        self._server: web.Server | None = None
         self.script()
 
     def __repr__(self) -> str:
-        state = self.url if self._listener is not None else "closed"
+        state = self.url if self._sockets.are_open else "closed"
         names = ",".join(row.name for row in self._rows)
         return f"<IdentityEndpoint {state} hosts={names} requests={len(self.requests)}>"
 
     @property
     def url(self) -> str:
         """Where it listens, such as "http://127.0.0.1:50123"; RuntimeError until it has a port."""
-        if not self._port:
+        if self._sockets.url is None:
             raise RuntimeError("the endpoint has no address yet: start it, or use it with `async with`")
-        return f"http://{f'[{self._address}]' if ':' in self._address else self._address}:{self._port}"
+        return self._sockets.url
+
+    @property
+    def tls_url(self) -> str:
+        """Where it listens over TLS, such as "https://localhost:50124".
+
+        Raises RuntimeError until it has been started, and if it plays no host that is asked over TLS.
+        """
+        if self._certificate is None or self._sockets.tls_url is None:
+            raise RuntimeError("the endpoint has no address for TLS: start it, with a host that is asked over TLS")
+        return self._sockets.tls_url
+
+    @property
+    def secret(self) -> str:
+        """What clients must show where a host wants a secret; assign another one to rotate it."""
+        return self._keyring.secret
+
+    @secret.setter
+    def secret(self, secret: str) -> None:
+        self._keyring.secret = secret
 
     @property
     def latency(self) -> float:
@@ -101,12 +131,16 @@ class IdentityEndpoint:
     def environ(self, host: str) -> dict[str, str]:
         """Return the variables that a process must set to find this endpoint as *host*.
 
-        Raises ValueError for a host that this endpoint does not play.
+        Raises ValueError for a host that this endpoint does not play, and RuntimeError until it has an address.
         """
-        for row in self._rows:
-            if row.name == host:
-                return {name: text.format(url=self.url, secret=self.secret) for name, text in row.variables.items()}
-        raise ValueError(f"unknown host {host!r}; this endpoint plays {', '.join(row.name for row in self._rows)}")
+        row = self._row(host)
+        facts = {"url": self.url, "secret": self.secret, "client_id": FAKE_CLIENT_ID, "tenant_id": FAKE_TENANT_ID}
+        facts |= self._keyring.files
+        if row.tls:
+            facts["tls_url"] = self.tls_url
+        if self._certificate is not None:
+            facts["thumbprint"] = self._certificate.thumbprint
+        return {name: text.format_map(facts) for name, text in row.variables.items()}
 
     def script(self, *steps: Step | None, then: Step | None = None) -> None:
         """Play one step per following token request, in order of arrival, and *then* for all after those.
@@ -119,27 +153,29 @@ class IdentityEndpoint:
                 raise TypeError(f"{step!r} is not a step; did you mean to call it?")
         self._steps, self._then = deque(steps), then
 
+    async def rotate_federated_token(self) -> None:
+        """Replace Entra's federated token file, as a cluster does; its own older tokens are refused from now on.
+
+        Raises ValueError if this endpoint does not play "entra".
+        """
+        self._row("entra")
+        await self._keyring.rotate_federated_token()
+
     async def start(self) -> None:
-        """Listen; raises OSError where the port is taken and RuntimeError if it listens already."""
-        if self._listener is not None:
+        """Write the files that the hosts need, and listen.
+
+        Raises OSError where a port is taken or the root cannot be written to, RuntimeError if it listens already, and
+        ImportError if TLS is wanted and trustme is missing.
+        """
+        if self._sockets.are_open:
             raise RuntimeError("the endpoint was started already")
-        # aiohttp logs the offending line of a malformed request, and that may hold the secret.
-        mute = logging.Logger(_log.name, logging.CRITICAL + 1)  # noqa: LOG001  # Nobody can find it and switch it on.
-        self._server = web.Server(self._handle, handler_cancellation=True, access_log=None, logger=mute)
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, self._address, self._port, backlog=1024)
-        self._port = self._listener.sockets[0].getsockname()[1]
+        if not self._prepared:
+            await self._prepare()
+        await self._sockets.open(self._handle, self._certificate.context if self._certificate else None)
 
     async def aclose(self) -> None:
         """Stop listening and cut all connections, those of requests that hang too; closing twice does no harm."""
-        listener, self._listener = self._listener, None
-        server, self._server = self._server, None
-        if listener is None or server is None:
-            return
-        listener.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
-                await _cut_all(server)
+        await self._sockets.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -148,19 +184,31 @@ class IdentityEndpoint:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    async def _prepare(self) -> None:
+        """Make the certificate and the files: they outlive a restart, as those of a real machine do."""
+        if any(row.tls for row in self._rows):
+            self._certificate = await asyncio.to_thread(issue_certificate, self._sockets.address)
+            await self._keyring.publish_authority(self._certificate.authority)
+        for row in self._rows:
+            if row.prepare is not None:
+                await row.prepare(self._keyring)
+        self._prepared = True
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        found = recognise(self._rows, request.path, request.rel_url.query.get("api-version"))
-        received = await receive(request, found.name if isinstance(found, Host) else None, self._wall())
+        received = await receive(request, self._wall())
+        host = recognise(self._rows, received)
+        if isinstance(host, Answer):
+            self.requests.append(received)
+            return await self._refuse(host, {})
+        received = replace(received, host=host.name)
         self.requests.append(received)
-        if isinstance(found, Answer):
-            return await self._refuse(found, {})
-        verdict = admit(found, received, self.secret)
+        verdict = await admit(host, received, self._keyring)
         if isinstance(verdict, Answer):
-            return await self._refuse(verdict, found.headers)
+            return await self._refuse(verdict, host.headers)
         self.token_requests.append(received)
         step = self._steps.popleft() if self._steps else self._then
         await asyncio.sleep(self._latency)
-        return await play(step, request, partial(self._answer, found, verdict), found.headers)
+        return await play(step, request, partial(self._answer, host, verdict), host.headers)
 
     async def _refuse(self, refusal: Answer, always: Mapping[str, str]) -> web.Response:
         await asyncio.sleep(self._latency)
@@ -171,36 +219,16 @@ class IdentityEndpoint:
             given = await self._issue(asked)
             return Answer(body=host.body(host, asked, given, self._wall()))
         except IssueRefused as refused:
-            return host.refusal(refused)
+            return host.refusal(refused, self._wall())
         except Exception as error:  # noqa: BLE001  # Whatever an issuer raises, its caller gets an answer.
             # The text of a foreign exception may hold a token, so only its kind and place are told.
             place = traceback.extract_tb(error.__traceback__)[-1]
             _log.error("the issuer raised %s at %s:%s", type(error).__name__, place.filename, place.lineno)
             message = f"The issuer of this endpoint raised {type(error).__name__}."
-            return host.refusal(IssueRefused(500, "server_error", message))
+            return host.refusal(IssueRefused(500, "server_error", message), self._wall())
 
-
-async def _cut_all(server: web.Server) -> None:
-    """Abort the connections of *server*, which cancels their handlers, and wait until the handlers are gone."""
-    await asyncio.sleep(0)  # A connection that was accepted this moment reaches the server one turn later.
-    while connections := server.connections:
-        for connection in connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-        await asyncio.sleep(0)
-
-
-def _loopback(host: str) -> str:
-    # Real tokens may pass here in plain http, so nobody else's machine gets to ask.
-    try:
-        if ipaddress.ip_address(host).is_loopback:
-            return host
-    except ValueError:
-        pass
-    raise ValueError(f"host must be a loopback address such as 127.0.0.1, not {host!r}")
-
-
-def _port(port: int) -> int:
-    if not 0 <= port <= 65_535:  # noqa: PLR2004  # TCP has no others.
-        raise ValueError(f"port must be 0 to 65535, not {port!r}")
-    return port
+    def _row(self, host: str) -> Host:
+        for row in self._rows:
+            if row.name == host:
+                return row
+        raise ValueError(f"unknown host {host!r}; this endpoint plays {', '.join(row.name for row in self._rows)}")

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 IdentityKind: TypeAlias = Literal["client_id", "object_id", "resource_id"]
 
 # Spelled so that a person who meets one in a log sees at once that it is fake.
-_TENANT_ID = "fa4efa4e-0000-4000-8000-00000000000a"
+FAKE_TENANT_ID = "fa4efa4e-0000-4000-8000-00000000000a"
+FAKE_CLIENT_ID = "fa4efa4e-0000-4000-8000-00000000000c"
+FAKE_CLUSTER = "https://oidc.fa4efa4e.invalid/"
 _OBJECT_ID = "fa4efa4e-0000-4000-8000-00000000000b"
-_CLIENT_ID = "fa4efa4e-0000-4000-8000-00000000000c"
+_USER_OBJECT_ID = "fa4efa4e-0000-4000-8000-00000000000d"
+_USER_NAME = "nobody@fa4efa4e.invalid"
+
+# The hosts that give out the tokens of whoever is signed in, not those of an application.
+_USERS_HOSTS = frozenset({"cloud_shell"})
+
+_HOUR = 3600
+_GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenAsked:
     """A well-formed request for a token: by which *host*'s protocol, for which *resource*, as which identity.
 
-    *identity_kind* and *identity* are None where the system-assigned identity is meant.
+    *identity_kind* and *identity* are None where the system-assigned identity is meant. *tenant_id* is the tenant, a
+    GUID or a domain, where the protocol names one, as Entra's does.
     """
 
     host: str
     resource: str
     identity_kind: IdentityKind | None = None
     identity: str | None = None
+    tenant_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,37 +81,81 @@ def fake_tokens(wall: Callable[[], float], lifetime: float) -> Issue:
 
     async def issue(asked: TokenAsked) -> TokenGiven:
         now = wall()
-        claims = _claims(asked, now, now + lifetime)
-        parts = (_segment({"alg": "none", "typ": "JWT"}), _segment(claims), _base64url(b"not-a-signature"))
-        return TokenGiven(".".join(parts), now + lifetime, client_id=str(claims["appid"]))
+        whose = _user() if asked.host in _USERS_HOSTS else _application(asked)
+        claims = _claims(asked, now, now + lifetime) | whose
+        return TokenGiven(_unsigned(claims), now + lifetime, client_id=whose.get("appid"))
 
     return issue
 
 
-def _claims(asked: TokenAsked, now: float, expires_on: float) -> dict[str, str | int]:
-    """Return what an access token of Entra's version 1.0 claims about an application."""
-    object_id = asked.identity if asked.identity_kind == "object_id" and asked.identity else _OBJECT_ID
-    client_id = asked.identity if asked.identity_kind == "client_id" and asked.identity else _CLIENT_ID
-    claims: dict[str, str | int] = {
+def fake_service_account_token(now: float) -> str:
+    """Return an unsigned token as a cluster projects it into a pod for Entra, good for an hour from *now*."""
+    return _unsigned(
+        {
+            "aud": ["api://AzureADTokenExchange"],
+            "exp": int(now) + _HOUR,
+            "iat": int(now),
+            "iss": FAKE_CLUSTER,
+            "jti": secrets.token_urlsafe(16),
+            "nbf": int(now),
+            "sub": "system:serviceaccount:default:demo",
+        }
+    )
+
+
+def claimed_issuer(token: str) -> object:
+    """Return what *token*, a JWT, says about who issued it, or None if that cannot be read."""
+    payload = token.split(".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    return claims.get("iss") if isinstance(claims, dict) else None
+
+
+def _claims(asked: TokenAsked, now: float, expires_on: float) -> dict[str, object]:
+    """Return what an access token of Entra's version 1.0 claims, whoever it is for."""
+    tenant_id = asked.tenant_id if asked.tenant_id and _GUID.fullmatch(asked.tenant_id) else FAKE_TENANT_ID
+    return {
         "aud": asked.resource,
-        "iss": f"https://sts.windows.net/{_TENANT_ID}/",
+        "iss": f"https://sts.windows.net/{tenant_id}/",
         "iat": int(now),
         "nbf": int(now),
         "exp": int(expires_on),
-        "appid": client_id,
-        "idtyp": "app",
-        "oid": object_id,
-        "sub": object_id,
-        "tid": _TENANT_ID,
+        "tid": tenant_id,
         "uti": secrets.token_urlsafe(16),
         "ver": "1.0",
     }
-    if asked.identity_kind == "resource_id" and asked.identity:
-        claims["xms_mirid"] = asked.identity
-    return claims
 
 
-def _segment(value: dict[str, str] | dict[str, str | int]) -> str:
+def _application(asked: TokenAsked) -> dict[str, str]:
+    named = {asked.identity_kind: asked.identity} if asked.identity else {}
+    object_id = named.get("object_id", _OBJECT_ID)
+    claims = {
+        "appid": named.get("client_id", FAKE_CLIENT_ID),
+        "idtyp": "app",
+        "oid": object_id,
+        "sub": object_id,
+    }
+    return claims | ({"xms_mirid": named["resource_id"]} if "resource_id" in named else {})
+
+
+def _user() -> dict[str, str]:
+    return {
+        "idtyp": "user",
+        "oid": _USER_OBJECT_ID,
+        "scp": "user_impersonation",
+        "sub": _USER_OBJECT_ID,
+        "upn": _USER_NAME,
+    }
+
+
+def _unsigned(claims: Mapping[str, object]) -> str:
+    parts = (_segment({"alg": "none", "typ": "JWT"}), _segment(claims), _base64url(b"not-a-signature"))
+    return ".".join(parts)
+
+
+def _segment(value: Mapping[str, object]) -> str:
     return _base64url(json.dumps(value, separators=(",", ":")).encode())
 
 

@@ -1,0 +1,122 @@
+"""The sockets of an endpoint: one for plain HTTP, and one for TLS where a host wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+# How long, in seconds, an issuer that swallows its cancellation may hold up the closing.
+_GRACE = 0.5
+
+_LOCALHOST = ("127.0.0.1", "::1")
+
+
+class Sockets:
+    """Listen on *address*, and hand every request to whoever opened them.
+
+    A port of 0 is a free one, found when they are opened first, and the same ever after. Raises ValueError for an
+    address that is not loopback, and for what is no port.
+    """
+
+    def __init__(self, address: str, port: int, tls_port: int) -> None:
+        self.address = _loopback(address)
+        self._port, self._tls_port = _port("port", port), _port("tls_port", tls_port)
+        self._listeners: list[asyncio.Server] = []
+        self._server: web.Server | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where plain HTTP is, or None until there is a port."""
+        return f"http://{self._bracketed}:{self._port}" if self._port else None
+
+    @property
+    def tls_url(self) -> str | None:
+        """Where TLS is, or None until there is a port."""
+        name = "localhost" if self.address in _LOCALHOST else self._bracketed
+        return f"https://{name}:{self._tls_port}" if self._tls_port else None
+
+    @property
+    def are_open(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
+
+    async def open(
+        self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], context: ssl.SSLContext | None
+    ) -> None:
+        """Have *handle* answer the requests, and those over TLS too if there is a *context*.
+
+        Raises OSError where a port is taken.
+        """
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            if self._server is not server:  # A TLS handshake can outlast the closing.
+                request.protocol.force_close()
+                return web.Response()
+            return await handle(request)
+
+        # aiohttp logs the offending line of a malformed request, and that may hold the secret.
+        mute = logging.Logger("aiomsi.endpoint", logging.CRITICAL + 1)  # noqa: LOG001  # Nobody can switch it on.
+        self._server = server = web.Server(answer, handler_cancellation=True, access_log=None, logger=mute)
+        try:
+            self._port = await self._listen(server, self._port, None)
+            if context is not None:
+                self._tls_port = await self._listen(server, self._tls_port, context)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop listening and cut all connections, those of requests that hang too; closing twice does no harm."""
+        listeners, self._listeners = self._listeners, []
+        server, self._server = self._server, None
+        for listener in listeners:
+            listener.close()
+        if server is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await _cut_all(server)
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.address}]" if ":" in self.address else self.address
+
+    async def _listen(self, server: web.Server, port: int, context: ssl.SSLContext | None) -> int:
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(server, self.address, port, backlog=1024, ssl=context)
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
+
+
+async def _cut_all(server: web.Server) -> None:
+    """Abort the connections of *server*, which cancels their handlers, and wait until the handlers are gone."""
+    await asyncio.sleep(0)  # A connection that was accepted this moment reaches the server one turn later.
+    while connections := server.connections:
+        for connection in connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
+
+
+def _loopback(host: str) -> str:
+    # Real tokens may pass here in plain http, so nobody else's machine gets to ask.
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return host
+    except ValueError:
+        pass
+    raise ValueError(f"host must be a loopback address such as 127.0.0.1, not {host!r}")
+
+
+def _port(name: str, port: int) -> int:
+    if not 0 <= port <= 65_535:  # noqa: PLR2004  # TCP has no others.
+        raise ValueError(f"{name} must be 0 to 65535, not {port!r}")
+    return port
