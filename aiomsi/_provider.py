@@ -6,12 +6,14 @@ Half of its length is what callers read.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
 from aiomsi._clock import SYSTEM_CLOCK
 from aiomsi._errors import ProviderClosedError, another
 from aiomsi._fetcher import Fetcher
+from aiomsi._lookout import Lookout
 from aiomsi._resource import resource_of
 from aiomsi._schedule import RefreshPolicy
 from aiomsi._slot import Slot, TenantResource, sha256_of
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenProvider"]
 
+_log = logging.getLogger("aiomsi.provider")
+
 _CLOSING_TIME = 1.0  # Seconds that the tasks of a provider being closed are given to end.
 
 
@@ -39,7 +43,8 @@ class TokenProvider:
     *source* says how to get a token; without one the environment decides (see `aiomsi.sources.default`), or the
     connection string in `AzureServicesAuthConnectionString` if that is set. *policy* holds the times of refreshes and
     retries. At most *max_resources* resources are remembered; those not used for longest go first, and those with a
-    fetch under way stay.
+    fetch under way stay. Where *source* can tell for whom it answers, as a tool can with its `identity_key()`, that is
+    looked at every 5 s (see RefreshPolicy) while tokens are in use, and when it changes all that is held is dropped.
 
     Making a provider does no I/O, reads no environment and needs no event loop. It belongs to the event loop that first
     fetches a token with it, and when that has ended to the next; `peek` and `statistics` may be called from any thread.
@@ -50,7 +55,7 @@ class TokenProvider:
         ValueError: *max_resources* is less than 1.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_fetcher", "_max_resources", "_policy", "_slots", "_wall")
+    __slots__ = ("__weakref__", "_closed", "_fetcher", "_lookout", "_max_resources", "_policy", "_slots", "_wall")
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class TokenProvider:
         clock = clock or SYSTEM_CLOCK
         self._policy = policy
         self._fetcher = Fetcher(source, clock)
+        self._lookout = Lookout(source, clock, policy.identity_interval, self._look)
         self._max_resources = max_resources
         self._slots: dict[SlotName, Slot] = {}
         self._wall = clock.wall
@@ -219,6 +225,7 @@ class TokenProvider:
         if self._fetcher.settle():
             self._ground()
         self._closed = True
+        self._lookout.disarm()
         slots, self._slots = self._all(), {}
         for slot in slots:
             slot.close(self._closed_error())
@@ -243,7 +250,7 @@ class TokenProvider:
         slot = self._slots.get(key)
         if slot is None:
             self._make_room()
-            slot = self._slots[key] = Slot(resource, tenant_id, self._policy, self._fetcher)
+            slot = self._slots[key] = Slot(resource, tenant_id, self._policy, self._fetcher, self._lookout)
             slot.names.append(key)
         if tenant_id is None and name not in self._slots:
             self._slots[name] = slot
@@ -271,13 +278,27 @@ class TokenProvider:
         return list(dict.fromkeys(list(self._slots.values())))
 
     def _settle(self) -> None:
-        """Raise if closed; make the running loop ours, dropping what belonged to a former one."""
+        """Raise if closed; make the running loop ours, dropping what belonged to a former one, or a former identity."""
         if self._closed:
             raise self._closed_error()
         if self._fetcher.settle():
             self._ground()
+        if self._lookout.lapsed:
+            self._look()
+
+    def _look(self) -> None:
+        """Drop all that a former identity got, if another one would answer now; look again while it matters."""
+        self._lookout.disarm()
+        slots = self._all()
+        if self._lookout.has_changed():
+            _log.info("%s answers for another identity now; what the former got is dropped", self._fetcher.source.name)
+            for slot in slots:
+                slot.disown()
+        if any(slot.exposed for slot in slots):
+            self._lookout.arm()
 
     def _ground(self) -> None:
+        self._lookout.disarm()
         for slot in self._all():
             slot.ground()
 

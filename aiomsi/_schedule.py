@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-LEAST_WAIT = 1.0  # Seconds between the flights of a timer: a host in a hurry gets no hot loop.
+LEAST_WAIT = 1.0  # Seconds between the calls of a timer: a host in a hurry gets no hot loop.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,8 @@ class RefreshPolicy:
     """or after this part of the token's remaining life if that is longer."""
     rejected_interval: float = 5.0
     """Tokens that a service refused are replaced no more often than this."""
+    identity_interval: float = 5.0
+    """A source that can tell its identity is asked for it this often, but at most every second, while it is in use."""
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):

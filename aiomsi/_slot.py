@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiomsi._clock import Timer
     from aiomsi._errors import ProviderClosedError
     from aiomsi._fetcher import Fetcher
+    from aiomsi._lookout import Lookout
     from aiomsi._schedule import RefreshPolicy
 
 __all__ = ["Answer", "Slot", "SlotName", "TenantResource", "sha256_of"]
@@ -77,6 +78,8 @@ class Slot:
         "_forced_at",
         "_forced_number",
         "_impatient",
+        "_lookout",
+        "_outdated",
         "_patience",
         "_plan",
         "_policy",
@@ -95,7 +98,9 @@ class Slot:
         "value",
     )
 
-    def __init__(self, resource: str, tenant_id: str | None, policy: RefreshPolicy, fetcher: Fetcher) -> None:
+    def __init__(
+        self, resource: str, tenant_id: str | None, policy: RefreshPolicy, fetcher: Fetcher, lookout: Lookout
+    ) -> None:
         self.resource = resource
         self.tenant_id = tenant_id
         self.names: list[SlotName] = []
@@ -109,6 +114,7 @@ class Slot:
         self.failed = 0
         self._policy = policy
         self._fetcher = fetcher
+        self._lookout = lookout
         self._closed: ProviderClosedError | None = None
         self._token: AccessToken | None = None
         self._plan: Timetable | None = None
@@ -119,6 +125,7 @@ class Slot:
         self._forced: dict[tuple[str | None, str | None], Flight[AccessToken]] = {}
         self._forced_at = _NEVER
         self._forced_number = 0
+        self._outdated: list[Flight[AccessToken]] = []  # Launched for a former identity.
         self._timer: Timer | None = None
         self._watchers: dict[asyncio.Event, None] = {}
 
@@ -165,6 +172,8 @@ class Slot:
             if token is not None and now.monotonic < next_at:
                 return token
             self._forced_at = now.monotonic
+            if rejected_sha256 is None and token is not None:
+                rejected_sha256 = sha256_of(token.token)  # The claims say that the held one will not do.
             self._forced[key] = self._launch(claims, rejected_sha256, forced=True)
         return self._forced[key]
 
@@ -184,12 +193,19 @@ class Slot:
     @property
     def flights(self) -> list[Flight[AccessToken]]:
         """All that is in the air."""
-        return [*self._forced.values()] if self._flight is None else [self._flight, *self._forced.values()]
+        shared = [] if self._flight is None else [self._flight]
+        return [*shared, *self._forced.values(), *self._outdated]
 
     @property
     def busy(self) -> bool:
         """Whether a fetch is under way or somebody watches, so that the slot must not be evicted."""
-        return bool(self._flight or self._forced or self._watchers)
+        return bool(self.flights or self._watchers)
+
+    @property
+    def exposed(self) -> bool:
+        """Whether a change of identity would make wrong what it holds, or what it does without being asked."""
+        gated = self.backoff.error is not None and not self.backoff.is_open(self._now().monotonic)
+        return gated or bool(self._timer or self._flight or self._forced)
 
     @property
     def held(self) -> AccessToken | None:
@@ -215,12 +231,21 @@ class Slot:
 
     def ground(self) -> None:
         """Drop what belonged to an event loop that is gone; the token stays, with a timer on the new one."""
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self._flight = None
-        self._forced, self._watchers = {}, {}
-        self._impatient = False
+        self._clear()
+        self._forced, self._outdated, self._watchers = {}, [], {}
         self._arm()
+
+    def disown(self) -> None:
+        """Drop what a former identity got; who waits for its flights gets what they bring, and nobody else does."""
+        self.retire()
+        self.fresh_until = _NEVER
+        self._token = self._plan = None  # Not `value`, which a `peek` in another thread may be about to return.
+        self.backoff = Backoff(self._policy)
+        self._outdated = self.flights
+        self._clear()
+        self._forced = {}
+        if self._watchers:
+            self._flight = self._launch()
 
     def retire(self) -> None:
         """Let nothing more happen by itself."""
@@ -241,6 +266,7 @@ class Slot:
     def _launch(
         self, claims: str | None = None, rejected_sha256: str | None = None, *, forced: bool = False
     ) -> Flight[AccessToken]:
+        self._lookout.arm()
         self.fetches += 1
         _log.debug("asking %s for a token for %s", self._fetcher.source.name, self.resource)
         ticket = _Ticket(self.fetches, claims, forced, self._token)
@@ -258,14 +284,22 @@ class Slot:
         """Take in what came of a flight, and return what its waiters get."""
         if outcome is self._closed or flight not in self.flights:
             return outcome  # Of a provider that was closed, or of a former event loop.
+        if flight in self._outdated:
+            self._outdated.remove(flight)
+            self.failed += isinstance(outcome, Exception)
+            return outcome if isinstance(outcome, AccessToken | Exception) else self._interrupted()
         self._forget(flight)
+        self._lookout.arm()  # A chain may know only now which of its sources answers.
         now = self._now()
         if isinstance(outcome, AccessToken):
             return self._receive(outcome, ticket, now)
         if isinstance(outcome, Exception):
             self._fail(outcome, now)
         else:
-            outcome = self._interrupted(now)
+            # The process ends, or somebody cancelled every task there is: nothing was learnt about the source.
+            self.backoff.pause(now.monotonic)
+            self._arm()
+            outcome = self._interrupted()
         token, _ = self._held(now)
         return outcome if ticket.forced or token is None else token
 
@@ -273,11 +307,14 @@ class Slot:
         # By identity: a flight of a former loop, or one given up, must not clear its successor away.
         self._forced = {key: other for key, other in self._forced.items() if other is not flight}
         if flight is self._flight:
-            self._flight = None
-            self._impatient = False
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+            self._clear()
+
+    def _clear(self) -> None:
+        self._flight = None
+        self._impatient = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _lose_patience(self) -> None:
         token, _ = self._held(self._now())
@@ -288,10 +325,7 @@ class Slot:
     def _overdue(self, limit: float) -> EndpointError:
         return self._trouble(f"gave no token for {self.resource!r} within {limit:g} s; it will be asked again")
 
-    def _interrupted(self, now: Moment) -> EndpointError:
-        # The process ends, or somebody cancelled every task there is: nothing was learnt about the source.
-        self.backoff.pause(now.monotonic)
-        self._arm()
+    def _interrupted(self) -> EndpointError:
         return self._trouble(f"was being asked for {self.resource!r} when the fetch was cancelled from outside")
 
     def _trouble(self, what: str) -> EndpointError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
@@ -11,7 +12,17 @@ from aiomsi._clock import SYSTEM_CLOCK, Clock
 if TYPE_CHECKING:
     from aiomsi._token import AccessToken
 
-__all__ = ["Source", "TokenRequest", "check_source", "chooses_tenant", "max_parallel", "time_limit_of"]
+__all__ = [
+    "Source",
+    "TokenRequest",
+    "check_source",
+    "chooses_tenant",
+    "identity_key_of",
+    "max_parallel",
+    "time_limit_of",
+]
+
+_log = logging.getLogger("aiomsi.provider")
 
 _TIME_LIMIT = 30.0
 
@@ -41,6 +52,9 @@ class Source(Protocol):
     * ``time_limit``: seconds after which a fetch is given up (30).
     * ``max_parallel``: how many fetches may run at the same time (None: any number).
     * ``chooses_tenant``: whether ``request.tenant_id`` makes a difference (False).
+    * ``identity_key()``: a short text that names the identity for which it would answer now, or None where that cannot
+      be told (None). It is called on the event loop every few seconds, so it must not wait for anything; the text
+      holds no secret. When it changes, all that was fetched for the former identity is dropped.
     """
 
     @property
@@ -79,3 +93,15 @@ def max_parallel(source: Source) -> int | None:
 def chooses_tenant(source: Source) -> bool:
     """Return whether *source* can be asked for a token of a particular tenant."""
     return bool(getattr(source, "chooses_tenant", False))
+
+
+def identity_key_of(source: Source) -> str | None:
+    """Return a text that names the identity for which *source* would answer now, None where that cannot be told."""
+    try:
+        tell = getattr(source, "identity_key", None)
+        key = None if tell is None else tell()
+    except Exception as error:  # noqa: BLE001  (not to know the identity is no reason to fail)
+        # At this level, since it may go on every few seconds; the text of the error may hold a secret.
+        _log.debug("the source %s could not tell its identity: %s", source.name, type(error).__name__)
+        key = None
+    return key if isinstance(key, str) and key else None

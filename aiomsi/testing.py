@@ -97,7 +97,8 @@ class ScriptedSource:
 
     *answers* are used up in order: a text is the token to give, an exception is raised. When they are used up, tokens
     are numbered: "token-1", "token-2" and so on. Each lives for *lifetime* seconds, and is to be refreshed *refresh_in*
-    seconds from now (None: as the policy says). With *held* set every fetch waits until `release()`.
+    seconds from now (None: as the policy says). With *held* set every fetch waits until `release()`. *identity* is what
+    `identity_key()` returns.
     """
 
     lifetime: float = 86_400.0
@@ -107,12 +108,17 @@ class ScriptedSource:
     time_limit: float = 30.0
     max_parallel: int | None = None
     chooses_tenant: bool = False
+    identity: str | None = None
     requests: list[TokenRequest] = field(default_factory=list)
     answers: deque[str | BaseException] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._gates: list[asyncio.Future[None]] = []
+
+    def identity_key(self) -> str | None:
+        """Return a text that names the identity for which it answers."""
+        return self.identity
 
     def script(self, *answers: str | BaseException) -> None:
         """Add *answers* to those to be given."""

@@ -93,6 +93,14 @@ async def test_a_scripted_source_gives_what_it_was_told() -> None:
     assert source.requests == [request] * 3
 
 
+def test_a_scripted_source_answers_for_whom_it_is_told() -> None:
+    """Its identity is none at first, and may be changed at any time."""
+    source = ScriptedSource()
+    assert source.identity_key() is None
+    source.identity = "alice"
+    assert source.identity_key() == "alice"
+
+
 async def test_releasing_a_held_source_spares_who_left() -> None:
     """A fetch that was cancelled while it was held is not woken."""
     source = ScriptedSource(held=True)
