@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aiomsi._lazy import lazily
+
 if TYPE_CHECKING:
     from aiomsi._clock import Clock
     from aiomsi._errors import (
@@ -48,8 +50,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_clock": ("Clock",),
-    "_errors": (
+    "aiomsi._clock": ("Clock",),
+    "aiomsi._errors": (
         "AiomsiError",
         "ConfigurationError",
         "EndpointError",
@@ -60,23 +62,14 @@ _HOMES = {
         "TokenRefusedError",
         "WrongLoopError",
     ),
-    "_provider": ("TokenProvider",),
-    "_schedule": ("RefreshPolicy",),
-    "_statistics": ("ProviderStatistics", "ResourceStatistics"),
-    "_token": ("AccessToken", "Principal"),
+    "aiomsi._provider": ("TokenProvider",),
+    "aiomsi._schedule": ("RefreshPolicy",),
+    "aiomsi._statistics": ("ProviderStatistics", "ResourceStatistics"),
+    "aiomsi._token": ("AccessToken", "Principal"),
 }
 
 
-def __getattr__(name: str) -> object:
-    # PEP 562: importing a corner of the package does not pull in the whole.
-    from importlib import import_module  # noqa: PLC0415  (only when a name is first used)
-
-    for module, names in _HOMES.items():
-        if name in names:
-            value: object = getattr(import_module(f"aiomsi.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'aiomsi' has no attribute {name!r}")
+__getattr__ = lazily(globals(), _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -302,20 +302,6 @@ async def test_cancelling_a_fetch_ends_the_tool_that_was_started_meanwhile(
 # When nobody is there
 
 
-async def test_when_all_fail_one_error_tells_it_all(firmware: Path) -> None:
-    """A line for each source says why it was passed over, and the last line what to do."""
-    surroundings = Surroundings(environ={"PATH": "/nowhere"}, root=firmware, imds_url=NOT_ANSWERING)
-    with pytest.raises(SourceUnavailableError) as caught:
-        await fetch(default(surroundings=surroundings))
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 4
-    assert lines[0] == f"no token for '{VAULT}': none of the 2 sources asked is there"
-    assert lines[1].startswith("- managed_identity: ")
-    assert lines[2].startswith("- azure_cli: az was not found on the PATH")
-    assert lines[3] == "To do: az login"
-    assert caught.value.resource == VAULT
-
-
 async def test_on_an_azure_vm_the_thing_to_do_is_another(endpoint: IdentityEndpoint, firmware: Path) -> None:
     """Where IMDS knows no identity, that is what to mend."""
     endpoint.script(then=Answer(400, {"error": "invalid_request", "error_description": "Identity not found"}))
@@ -344,6 +330,20 @@ def test_a_chain_is_as_able_as_its_members() -> None:
     chain = FirstAvailable(ScriptedSource())
     assert (chain.max_parallel, chain.chooses_tenant) == (None, False)
     assert repr(FirstAvailable(ManagedIdentity(), AzureCLI())) == "FirstAvailable(ManagedIdentity(), AzureCLI())"
+
+
+async def test_a_chain_names_the_identities_of_its_members(tool: ScriptedSource) -> None:
+    """Until somebody has answered, and while it is one of those who can become another, all of them are named."""
+    machine, other = ScriptedSource(name="machine"), ScriptedSource(name="other")
+    chain = FirstAvailable(machine, tool, other)
+    assert chain.identity_key() is None
+    tool.identity, other.identity = "alice", "bob"
+    assert chain.identity_key() == "tool: alice; other: bob"
+    machine.script(SourceUnavailableError("not here"))
+    await fetch(chain)
+    assert chain.identity_key() == "tool: alice; other: bob"
+    await fetch(chain)
+    assert chain.identity_key() is None, "the machine answers now, and it cannot become somebody else"
 
 
 def test_a_chain_is_made_of_sources() -> None:

@@ -15,17 +15,43 @@ PACKAGE = Path(aiomsi.__file__).parent
 
 # From the bottom up: a module may import from layers above it in this list, never from its own or from one below.
 LAYERS: list[set[str]] = [
-    {"_errors", "_token", "_clock", "_flight", "_resource"},
+    {"_errors", "_token", "_clock", "_flight", "_lazy", "_resource"},
     {"_source", "_schedule"},
-    {"_backoff", "_fetcher"},
+    {"_backoff", "_fetcher", "_lookout"},
     {"_slot"},
     {"_statistics"},
-    {"sources._surroundings", "sources._expiry", "sources._redaction", "sources._messages"},
-    {"sources._hosts", "sources._subprocess"},
-    {"sources._refusals", "sources._transport", "sources.azure_cli"},
-    {"sources._wire"},
+    {
+        "sources._expiry",
+        "sources._files",
+        "sources._messages",
+        "sources._redaction",
+        "sources._retrying",
+        "sources._surroundings",
+    },
+    {
+        "sources._azure_cli_profile",
+        "sources._hosts",
+        "sources._proxies",
+        "sources._subprocess",
+        "sources._tls",
+        "sources._token_answer",
+    },
+    {"sources._arc", "sources._certificate", "sources._refusals", "sources._tools", "sources._transport"},
+    {
+        "sources._entra_errors",
+        "sources._wire",
+        "sources.azure_cli",
+        "sources.azure_developer_cli",
+        "sources.azure_powershell",
+        "sources.visual_studio",
+    },
+    {"sources._entra"},
+    {"sources._token_proxy", "sources._vouching", "sources.client_credentials"},
+    {"sources.federation", "sources.key_vault_certificate", "sources.workload_identity"},
     {"sources.managed_identity"},
-    {"sources.chain", "sources.connection_string"},
+    {"sources.chain"},
+    {"sources._selection"},
+    {"sources.connection_string"},
     {"sources.detected"},
     {"sources"},
     {"_provider", "testing"},
@@ -34,7 +60,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 HTTP = {"aiohttp", "yarl", "httpx", "requests"}
-TOUCH_HTTP = {"sources._transport"}
+TOUCH_HTTP = {"sources._tls", "sources._transport"}
 
 
 def modules() -> dict[str, Path]:

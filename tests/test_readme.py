@@ -14,7 +14,6 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import aiomsi
 from aiomsi.endpoint import IdentityEndpoint
-from aiomsi.sources import _hosts, connection_string
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -42,20 +41,24 @@ async def test_each_block_of_python_runs(number: int, monkeypatch: pytest.Monkey
             await provider.aclose()
 
 
+_VARIABLE = re.compile(
+    r"(ACTIONS|ALL|AZURE|DEFAULT|HTTPS|IDENTITY|IMDS|MSI|NO|SSL|SYSTEM)_[A-Z_]+|AZURESUBSCRIPTION_[A-Z_]+|SYSTEMROOT"
+    r"|AzureServices\w+|HOME|LOCALAPPDATA|PATH|PATHEXT|PYTHON[A-Z]+|Program[A-Z][a-z]+|USERPROFILE"
+)
+
+
 def test_every_variable_that_is_read_is_in_the_table() -> None:
-    """The configuration table knows the variables of every host, and all others."""
-    text = README.read_text()
-    read = {connection_string.VARIABLE, "PATH", "PATHEXT", "SYSTEMROOT", "PYTHONPATH", "PYTHONHOME"}
-    for host in _hosts._HOSTS:
-        read |= {*host.variables, *(host.secret or ())[1:]}
-    assert {name for name in read if f"`{name}`" not in text} == set()
-    package = Path(aiomsi.__file__).parent
+    """The configuration table knows each text in the sources that is the name of a variable, but those that are set."""
     named = {
-        name
-        for path in package.glob("sources/*.py")
-        for name in re.findall(r'environ(?:\.get)?[\[(]"([A-Z_]+)"', path.read_text())
+        node.value
+        for path in Path(aiomsi.__file__).parent.glob("sources/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _VARIABLE.fullmatch(node.value)
     }
-    assert named <= read
+    read = {name for name in named if not name.endswith(("_COLOR", "_TELEMETRY"))}
+    text = README.read_text()
+    assert {name for name in read if f"`{name}`" not in text} == set()
+    assert {"IDENTITY_HEADER", "AZURE_CLIENT_SECRET", "HTTPS_PROXY", "SSL_CERT_FILE"} <= named
 
 
 def test_every_error_is_in_the_table() -> None:

@@ -1,23 +1,28 @@
 """The hosts that give a machine identity: how each is recognised and spoken to. One row each.
 
-Source: Microsoft documentation, "How to use managed identities for App Service and Azure Functions" and "How to use
-managed identities on an Azure VM to acquire an access token".
+Sources: Microsoft documentation, "How to use managed identities for App Service and Azure Functions", "How to use
+managed identities on an Azure VM to acquire an access token", "Authenticate against Azure resources with Azure
+Arc-enabled servers", "Use managed identity with a Service Fabric application"; REST protocols as in the rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from aiomsi.sources._retrying import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["IMDS", "Host", "SelectorKind", "host_named_by"]
+__all__ = ["ARC_AGENT", "IMDS", "WORKLOAD_IDENTITY", "Host", "Selector", "SelectorKind", "host_named_by"]
 
 SelectorKind: TypeAlias = Literal["client_id", "object_id", "resource_id"]
+Selector: TypeAlias = tuple[SelectorKind, str]
+"""How a user-assigned identity is named, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +31,41 @@ class Host:
 
     name: str
     title: str
-    variables: tuple[str, ...]
+    variables: tuple[str, ...] = ()
     """It is this host if all of these are set; the first holds the URL to ask, or what `path` is appended to."""
-    api_version: str
-    selectors: Mapping[SelectorKind, str]
-    """How it spells each way of naming a user-assigned identity; a missing one cannot be used there."""
+    address: Literal["imds_url", "arc_url"] | None = None
+    """Which of the surroundings' addresses it has where no variable says."""
     path: str = ""
+    method: Literal["GET", "POST"] = "GET"
+    api_version: str | None = None
+    selectors: Mapping[SelectorKind, str] = field(default_factory=lambda: MappingProxyType({}))
+    """How it spells each way of naming a user-assigned identity; a missing one cannot be used there."""
+    selection: str = ""
+    """Why no identity can be selected there, where none can."""
+    default_client_id: str | None = None
+    """The variable with the client id to ask for when the user names none."""
     secret: tuple[str, str] | None = None
     """The header that carries the secret, and the variable that holds it."""
+    pin: str | None = None
+    """The variable with the SHA-1 of the certificate that it must show before it sees the secret."""
+    challenges: bool = False
+    """Whether it wants the content of a file that only its friends can read."""
+    echo: Mapping[SelectorKind, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """The members of an answer that name the identity it is for; compared with what was selected."""
+    echo_needed: bool = False
+    """Whether an answer without any of them is for another identity."""
+    knows_capabilities: bool = False
+    """Whether it takes client capabilities and the digest of a token to be replaced."""
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"Metadata": "true"}))
     also_retried: frozenset[int] = frozenset()
     """Statuses that mean "not now" beside 408, 429 and 5xx, which do everywhere."""
-    retries: int = 3
-    network_retries: int = 3
+    no_identity: frozenset[int] = frozenset()
+    """Statuses that mean that the identity is not assigned, whatever the text."""
+    patience: Patience = field(default_factory=Patience)
     time_limit: float = 30.0
     max_parallel: int | None = None
     advice: str = ""
     """What to do when it knows no identity."""
-    supported: bool = True
-    """Whether it can be asked. If not it is recognised all the same, so that nobody becomes somebody else there."""
 
 
 APP_SERVICE = Host(
@@ -58,49 +79,93 @@ APP_SERVICE = Host(
     " `az containerapp identity assign`)",
 )
 
-APP_SERVICE_2017 = Host(
-    name="app_service_2017",
-    title="App Service (2017 protocol)",
+SERVICE_FABRIC = Host(
+    name="service_fabric",
+    title="Service Fabric",
+    variables=("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT"),
+    api_version="2019-07-01-preview",
+    selection="the application's manifest says which identity it is",
+    secret=("Secret", "IDENTITY_HEADER"),
+    pin="IDENTITY_SERVER_THUMBPRINT",
+    knows_capabilities=True,
+    headers=MappingProxyType({}),
+    no_identity=frozenset({404}),
+    patience=Patience(throttled=5),
+    time_limit=60.0,
+    advice="give the application a managed identity and map it in the application's manifest",
+)
+
+AZURE_ARC = Host(
+    name="azure_arc",
+    title="Azure Arc",
+    variables=("IDENTITY_ENDPOINT", "IMDS_ENDPOINT"),
+    api_version="2020-06-01",
+    selectors=MappingProxyType({"client_id": "client_id", "object_id": "object_id", "resource_id": "msi_res_id"}),
+    challenges=True,
+    # An agent that does not know user-assigned identities gives a token of the machine's own, whatever was asked for.
+    echo=MappingProxyType(
+        {"client_id": ("client_id",), "object_id": ("object_id",), "resource_id": ("msi_res_id", "mi_res_id")}
+    ),
+    echo_needed=True,
+    also_retried=frozenset({410}),
+    no_identity=frozenset({404}),
+    patience=Patience(upgrade=70.0),
+    time_limit=90.0,
+    advice="connect this machine (`azcmagent connect`)",
+)
+
+# The same agent where nothing but its program tells of it: services often do not inherit the variables.
+ARC_AGENT = replace(AZURE_ARC, variables=(), address="arc_url", path="/metadata/identity/oauth2/token")
+
+# App Service speaks this protocol too, but sets the newer variables beside these, which go first.
+AZURE_ML = Host(
+    name="azure_ml",
+    title="Azure ML (or App Service with its protocol of 2017)",
     variables=("MSI_ENDPOINT", "MSI_SECRET"),
     api_version="2017-09-01",
     selectors=MappingProxyType({"client_id": "clientid"}),
+    # Without a client id it may answer with a token of the user who is logged in.
+    default_client_id="DEFAULT_IDENTITY_CLIENT_ID",
     secret=("secret", "MSI_SECRET"),
-    advice="switch the identity on for this app (`az webapp identity assign`)",
+    # It is known to answer for the system-assigned identity where the one asked for is unknown.
+    echo=MappingProxyType({"client_id": ("client_id",)}),
+    advice="assign an identity to this compute or app",
+)
+
+CLOUD_SHELL = Host(
+    name="cloud_shell",
+    title="Cloud Shell",
+    variables=("MSI_ENDPOINT",),
+    method="POST",
+    selection="it is the user who is signed in",
+    advice="open another Cloud Shell, or run: az login",
+)
+
+# Recognised here, since others come before and after it, but asked in a way of its own (`workload_identity`).
+WORKLOAD_IDENTITY = Host(
+    name="workload_identity",
+    title="workload identity",
+    variables=("AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
+    time_limit=60.0,
 )
 
 IMDS = Host(
     name="imds",
     title="the Instance Metadata Service",
     variables=("AZURE_POD_IDENTITY_AUTHORITY_HOST",),
+    address="imds_url",
+    path="/metadata/identity/oauth2/token",
     api_version="2018-02-01",
     selectors=MappingProxyType({"client_id": "client_id", "object_id": "object_id", "resource_id": "msi_res_id"}),
-    path="/metadata/identity/oauth2/token",
     also_retried=frozenset({404, 410}),
-    retries=4,
-    network_retries=2,
+    patience=Patience(answers=4, throttled=4, network=2, upgrade=70.0),
     time_limit=90.0,
     max_parallel=4,  # It answers at most 5 requests at the same time.
     advice="switch the identity on for this machine (`az vm identity assign`)",
 )
 
-
-def _unsupported(name: str, title: str, *variables: str) -> Host:
-    return Host(name, title, variables, api_version="", selectors=MappingProxyType({}), supported=False)
-
-
-# In the order in which they are looked for: App Service sets the variables of its 2017 protocol too, and others share
-# some of theirs.
-_HOSTS = (
-    _unsupported(
-        "service_fabric", "Service Fabric", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT"
-    ),
-    APP_SERVICE,
-    _unsupported("azure_arc", "Azure Arc", "IDENTITY_ENDPOINT", "IMDS_ENDPOINT"),
-    APP_SERVICE_2017,
-    _unsupported("cloud_shell", "Cloud Shell", "MSI_ENDPOINT"),
-    _unsupported("workload_identity", "workload identity", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
-    IMDS,
-)
+# In the order in which they are looked for, since some share variables with others.
+_HOSTS = (SERVICE_FABRIC, APP_SERVICE, AZURE_ARC, AZURE_ML, CLOUD_SHELL, WORKLOAD_IDENTITY, IMDS)
 
 
 def host_named_by(surroundings: Surroundings) -> Host | None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Answer", "Request"]
+__all__ = ["FORM", "Answer", "Request", "form"]
+
+FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request; its headers may hold a secret and are never shown."""
+    """One HTTP request; its headers and body may hold a secret and are never shown."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     method: str = "GET"
-    secret: str | None = field(default=None, repr=False)
-    """The secret among the headers, which an answer might echo."""
+    body: bytes | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """The secrets in it, which an answer might echo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +43,8 @@ class Answer:
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
+
+
+def form(members: Mapping[str, str]) -> bytes:
+    """Return *members* as the body of a POST of the type `FORM`."""
+    return urlencode(members).encode()

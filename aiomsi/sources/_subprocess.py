@@ -17,7 +17,7 @@ from aiomsi._clock import time_limit
 from aiomsi._errors import EndpointError, MalformedResponseError, SourceUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anyio.abc import ByteReceiveStream, Process
 
@@ -48,11 +48,11 @@ async def run(
     source: str,
     missing: str,
     surroundings: Surroundings,
-    settings: dict[str, str],
+    settings: Mapping[str, str],
     clock: Clock,
     limit: float,
 ) -> Finished:
-    """Run *program*, found on the PATH, without a shell, for *limit* seconds at the most.
+    """Run *program*, an absolute path or a name on the PATH, without a shell, for *limit* seconds at the most.
 
     *settings* are added to its environment; *missing* says what to do if there is no such program.
 
@@ -65,7 +65,8 @@ async def run(
         raise EndpointError(f"{program} did not finish, since no time was left to start it", source=source)
     path = await anyio.to_thread.run_sync(_find, program, surroundings)
     if path is None:
-        raise SourceUnavailableError(f"{program} was not found on the PATH; {missing}", source=source)
+        where = "" if Path(program).is_absolute() else " on the PATH"
+        raise SourceUnavailableError(f"{program} was not found{where}; {missing}", source=source)
     environ = {name: value for name, value in surroundings.environ.items() if name not in _DROPPED}
     try:
         async with time_limit(clock, limit):
@@ -84,6 +85,8 @@ async def run(
 
 
 def _find(program: str, surroundings: Surroundings) -> str | None:
+    if Path(program).is_absolute():
+        return program if _can_run(Path(program)) else None
     # Only in absolute folders: an empty or relative one would find what lies in the current directory, where
     # `shutil.which` looks first on Windows.
     windows = surroundings.platform == "win32"
@@ -91,9 +94,13 @@ def _find(program: str, surroundings: Surroundings) -> str | None:
     for folder in map(Path, surroundings.environ.get("PATH", "").split(os.pathsep)):
         for ending in endings:
             path = folder / f"{program}{ending}"
-            if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):
+            if path.is_absolute() and _can_run(path):
                 return str(path)
     return None
+
+
+def _can_run(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
 
 
 class _TooMuchError(Exception):
@@ -142,14 +149,15 @@ async def _run_shielded(command: Sequence[str], environ: dict[str, str], surroun
 
 
 async def _read(process: Process) -> Finished:
-    printed = [b"", b""]
+    printed = bytearray(), bytearray()
 
     async def read(index: int, stream: ByteReceiveStream | None) -> None:
         assert stream is not None  # noqa: S101  (we asked for pipes)
         async for chunk in stream:
-            printed[index] += chunk
+            printed[index].extend(chunk)
             if len(printed[index]) > _LARGEST_OUTPUT:
                 readers.cancel_scope.cancel()
+                return  # A cancellation does not reach who always finds something to read.
 
     async with anyio.create_task_group() as readers:
         readers.start_soon(read, 0, process.stdout)
@@ -159,7 +167,7 @@ async def _read(process: Process) -> Finished:
         readers.cancel_scope.deadline = anyio.current_time() + _DRAINING_TIME
     if max(map(len, printed)) > _LARGEST_OUTPUT:
         raise _TooMuchError
-    return Finished(exit_code, *printed)
+    return Finished(exit_code, *map(bytes, printed))
 
 
 def _kill(process: Process, surroundings: Surroundings) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,18 +15,18 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiomsi._clock import time_limit
-from aiomsi._errors import EndpointError, MalformedResponseError, SecurityError, without_frames
+from aiomsi._errors import AiomsiError, EndpointError, MalformedResponseError, SecurityError, without_frames
 from aiomsi.sources._messages import Answer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
     from aiomsi._clock import Clock
     from aiomsi.sources._messages import Request
 
-__all__ = ["send", "session"]
+__all__ = ["Line", "Peer", "connect"]
 
-_CONNECT_LIMIT = 2.0  # Seconds; the hosts are on this machine or one hop away.
 _LARGEST_BODY = 64 * 1024
 # Loopback, link-local and private networks, spelt out: what Python calls private differs from version to version.
 _NEARBY = tuple(
@@ -45,9 +46,76 @@ _NEARBY = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """How to reach a host, and how to know it: by default next door, by its name and the system's authorities."""
+
+    trust: ssl.SSLContext | aiohttp.Fingerprint | None = None
+    server_name: str | None = None
+    """The name that it shows in its certificate, if not the one in the URL."""
+    proxy: str | None = None
+    connect_limit: float = 2.0
+    """Seconds for the connection; a local host is on this machine or one hop away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What the requests of one flight to one host share."""
+
+    session: aiohttp.ClientSession
+    peer: Peer
+    source: str
+    clock: Clock
+
+    async def send(self, request: Request, limit: float) -> Answer:
+        """Send *request*, and return the whole answer if it is complete within *limit* seconds.
+
+        Raises:
+            EndpointError: no answer came, or none that is complete.
+            MalformedResponseError: the answer is too long, or no HTTP.
+            SecurityError: the host is not the one that it should be, or its name leads across a public network.
+        """
+        url = yarl.URL(request.url, encoded=True)
+        where = f"{url.scheme}://{url.host}:{url.port}"
+        try:
+            async with time_limit(self.clock, limit):
+                answer = await self._exchange(request, url)
+        except _FAILURES as error:
+            kind, what = next(meaning for cause, meaning in _MEANINGS.items() if isinstance(error, cause))
+            # Without its frames, or at all if it keeps the headers that were being sent.
+            cause = None if isinstance(error, aiohttp.ClientResponseError) else without_frames(error)
+            raise kind(f"{where} {what}", source=self.source) from cause
+        if answer is None:
+            raise MalformedResponseError(
+                f"{where} sent an answer of more than {_LARGEST_BODY} bytes, where a token has a few thousand",
+                source=self.source,
+            )
+        return answer
+
+    async def _exchange(self, request: Request, url: yarl.URL) -> Answer | None:
+        """Return the answer, or None if it is too long; not raised here, where local variables may hold a token."""
+        async with self.session.request(
+            request.method,
+            url,
+            headers=request.headers,
+            data=request.body,
+            allow_redirects=False,
+            proxy=self.peer.proxy,
+            ssl=self.peer.trust or True,
+            server_hostname=self.peer.server_name,
+        ) as response:
+            body = await response.content.read(_LARGEST_BODY + 1)
+            while len(body) <= _LARGEST_BODY and (more := await response.content.read(_LARGEST_BODY)):
+                body += more
+            if len(body) > _LARGEST_BODY:
+                return None
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, headers, body)
+
+
 @asynccontextmanager
-async def session(url: str, source: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """Open what the requests of one flight to *url* share, and close it with the flight.
+async def connect(url: str, *, source: str, clock: Clock, peer: Peer = Peer()) -> AsyncIterator[Line]:
+    """Open a line to the host of *url*, and close it at the end. Nothing is sent yet.
 
     Raises:
         SecurityError: *url* is plain http and leads across a public network; a name is checked when it is resolved.
@@ -56,53 +124,26 @@ async def session(url: str, source: str) -> AsyncIterator[aiohttp.ClientSession]
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_LIMIT),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=peer.connect_limit),
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "aiomsi"},
         auto_decompress=False,
         trust_env=False,  # A proxy from the environment would see the secret.
     ) as opened:
-        yield opened
+        yield Line(opened, peer, source, clock)
 
 
-async def send(opened: aiohttp.ClientSession, request: Request, *, source: str, clock: Clock, limit: float) -> Answer:
-    """Send *request*, and return the whole answer if it is complete within *limit* seconds.
-
-    Raises:
-        EndpointError: no answer came, or none that is complete.
-        MalformedResponseError: the answer is too long, or no HTTP.
-        SecurityError: the host's name leads across a public network.
-    """
-    url = yarl.URL(request.url, encoded=True)
-    where = f"{url.scheme}://{url.host}:{url.port}"
-    try:
-        async with time_limit(clock, limit):
-            answer = await _exchange(opened, request, url)
-    except _FAILURES as error:
-        kind, what = next(meaning for cause, meaning in _MEANINGS.items() if isinstance(error, cause))
-        # Without its frames: they hold the headers that were being sent.
-        raise kind(f"{where} {what}", source=source) from without_frames(error)
-    if answer is None:
-        raise MalformedResponseError(
-            f"{where} sent an answer of more than {_LARGEST_BODY} bytes, where a token has a few thousand",
-            source=source,
-        )
-    return answer
-
-
-async def _exchange(opened: aiohttp.ClientSession, request: Request, url: yarl.URL) -> Answer | None:
-    """Return the answer, or None if it is too long; not raised here, where local variables may hold a token."""
-    async with opened.request(request.method, url, headers=request.headers, allow_redirects=False) as response:
-        body = await response.content.read(_LARGEST_BODY + 1)
-        while len(body) <= _LARGEST_BODY and (more := await response.content.read(_LARGEST_BODY)):
-            body += more
-        if len(body) > _LARGEST_BODY:
-            return None
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, headers, body)
-
-
-_MEANINGS: dict[type[Exception], tuple[type[EndpointError | MalformedResponseError], str]] = {
+_Meaning = tuple[type[AiomsiError], str]
+_MEANINGS: dict[type[Exception], _Meaning] = {
     TimeoutError: (EndpointError, "gave no complete answer in time"),
+    aiohttp.ServerFingerprintMismatch: (
+        SecurityError,
+        "showed another certificate than the one that the platform has named; nothing was sent to it",
+    ),
+    aiohttp.ClientConnectorCertificateError: (
+        SecurityError,
+        "showed a certificate that is not trusted, so nothing was sent; name its authority with SSL_CERT_FILE",
+    ),
+    aiohttp.ClientHttpProxyError: (EndpointError, "could not be reached, since the proxy on the way refused"),
     aiohttp.ClientConnectorError: (EndpointError, "refused the connection or could not be reached"),
     aiohttp.ClientResponseError: (MalformedResponseError, "answered with something that is not HTTP"),
     aiohttp.ClientError: (EndpointError, "broke the connection off"),

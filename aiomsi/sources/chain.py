@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from aiomsi._errors import SourceUnavailableError, without_frames
-from aiomsi._source import check_source, chooses_tenant, max_parallel, time_limit_of
+from aiomsi._source import check_source, chooses_tenant, identity_key_of, max_parallel, time_limit_of
 from aiomsi.sources._hosts import IMDS
 from aiomsi.sources.azure_cli import AzureCLI
 from aiomsi.sources.managed_identity import ManagedIdentity
@@ -41,6 +41,7 @@ class FirstAvailable:
         for source in sources:
             check_source(source)
         self._sources = sources
+        self._answered: Source | None = None
 
     def __repr__(self) -> str:
         return f"FirstAvailable({', '.join(map(repr, self._sources))})"
@@ -60,6 +61,13 @@ class FirstAvailable:
         """Whether any of them can be asked for a token of a particular tenant."""
         return any(map(chooses_tenant, self._sources))
 
+    def identity_key(self) -> str | None:
+        """Return what all of them together name, or None while one answers whose identity cannot change."""
+        if self._answered is not None and identity_key_of(self._answered) is None:
+            return None
+        keys = ((source.name, identity_key_of(source)) for source in self._sources)
+        return "; ".join(f"{name}: {key}" for name, key in keys if key is not None) or None
+
     async def fetch(self, request: TokenRequest) -> AccessToken:
         """Fetch one token from the first source that is there.
 
@@ -72,34 +80,46 @@ class FirstAvailable:
         while sources:
             source = sources.popleft()
             try:
-                if not isinstance(source, ManagedIdentity) or (here := await source.here()):
-                    return await source.fetch(request)
-                if here is None and sources and not isinstance(sources[0], ManagedIdentity):
-                    return await _side_by_side(source, sources.popleft(), request, passed)
-                return await _if_found(source, request, probe=here is None)
+                return await self._from(source, sources, request, passed)
             except SourceUnavailableError as error:
                 passed.append(without_frames(error))
         raise _combined(passed, request.resource)
 
+    async def _from(
+        self, source: Source, others: deque[Source], request: TokenRequest, passed: list[SourceUnavailableError]
+    ) -> AccessToken:
+        """Return the token of *source*, or of the first of *others* where both have to be asked."""
+        if not isinstance(source, ManagedIdentity) or (here := await source.here()):
+            token = await source.fetch(request)
+        elif here is None and others and not isinstance(others[0], ManagedIdentity):
+            token, source = await _side_by_side(source, others.popleft(), request, passed)
+        else:
+            token = await _if_found(source, request, probe=here is None)
+        self._answered = source
+        return token
+
 
 async def _side_by_side(
     machine: ManagedIdentity, tool: Source, request: TokenRequest, passed: list[SourceUnavailableError]
-) -> AccessToken:
-    """Probe for a managed identity while *tool* is at work already; its token waits for the verdict."""
-    ahead = _HeadStart()
+) -> tuple[AccessToken, Source]:
+    """Probe for a managed identity while *tool* is at work already; its token waits for the verdict.
+
+    Returns the token, and whose it is.
+    """
+    ahead, whose = _HeadStart(), cast("Source", machine)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ahead.run, tool, request)
         outcome = await _outcome(_if_found(machine, request, probe=True))
         if isinstance(outcome, SourceUnavailableError):
             passed.append(without_frames(outcome))
             known = await machine.here()
-            outcome = await ahead.result()
+            outcome, whose = await ahead.result(), tool
             if not known and await machine.here():  # Another fetch has found it meanwhile.
-                outcome = await _outcome(machine.fetch(request))
+                outcome, whose = await _outcome(machine.fetch(request)), machine
         tasks.cancel_scope.cancel()
     if isinstance(outcome, Exception):
         raise outcome
-    return outcome
+    return outcome, whose
 
 
 async def _if_found(machine: ManagedIdentity, request: TokenRequest, *, probe: bool) -> AccessToken:

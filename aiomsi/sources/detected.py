@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiomsi._source import chooses_tenant, max_parallel, time_limit_of
+from aiomsi._source import chooses_tenant, identity_key_of, max_parallel, time_limit_of
+from aiomsi.sources._selection import VARIABLES, selected
 from aiomsi.sources._surroundings import Surroundings
-from aiomsi.sources.azure_cli import AzureCLI
-from aiomsi.sources.chain import FirstAvailable
 from aiomsi.sources.connection_string import VARIABLE, from_connection_string
-from aiomsi.sources.managed_identity import ManagedIdentity
 
 if TYPE_CHECKING:
     from aiomsi._source import Source, TokenRequest
@@ -21,9 +19,13 @@ __all__ = ["default"]
 def default(*, surroundings: Surroundings | None = None) -> Source:
     """Return the source that `TokenProvider()` uses.
 
-    It is what the connection string in `AzureServicesAuthConnectionString` says, or where that is not set: the managed
-    identity of this machine if it has one, else the account logged in to the Azure CLI. Nothing is read or tried
-    before the first fetch.
+    It is what the connection string in `AzureServicesAuthConnectionString` says, or where that is not set, what
+    `AZURE_TOKEN_CREDENTIALS` selects: "prod", "dev" or the name of one source. Where that is not set either, it is the
+    first of these that is there: the application whose secret or certificate the environment holds
+    (`AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`, with `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`); the
+    managed identity of this machine, the one that `AZURE_CLIENT_ID` names if it is set; the developer who is logged in
+    to the Azure CLI, the Azure Developer CLI, Azure PowerShell or Visual Studio. Nothing is read or tried before the
+    first fetch.
     """
     return _Detected(surroundings or Surroundings())
 
@@ -33,21 +35,27 @@ class _Detected:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
-        # Kept, since a source learns what is here; the text is what it was made from.
-        self._configured: tuple[str, Source] | None = None
-        self._chain = FirstAvailable(ManagedIdentity(surroundings=surroundings), AzureCLI(surroundings=surroundings))
+        # Kept, since a source learns what is here; made anew if what it was made from has changed.
+        self._made_from: list[str | None] = []
+        self._made: Source | None = None
 
     def __repr__(self) -> str:
         return "default()"
 
     @property
     def _source(self) -> Source:
-        text = self._surroundings.get(VARIABLE)
-        if text is None:
-            return self._chain
-        if self._configured is None or self._configured[0] != text:
-            self._configured = text, from_connection_string(text, self._surroundings)
-        return self._configured[1]
+        if self._made is None or self._made_from != self._settings():
+            self._made = self._make()
+            self._made_from = self._settings()
+        return self._made
+
+    def _settings(self) -> list[str | None]:
+        return [self._surroundings.get(variable) for variable in (VARIABLE, *VARIABLES)]
+
+    def _make(self) -> Source:
+        if self._surroundings.get(VARIABLE) is None:
+            return selected(self._surroundings)
+        return from_connection_string(self._surroundings.get(VARIABLE) or "", self._surroundings)
 
     @property
     def time_limit(self) -> float:
@@ -60,6 +68,9 @@ class _Detected:
     @property
     def chooses_tenant(self) -> bool:
         return chooses_tenant(self._source)
+
+    def identity_key(self) -> str | None:
+        return identity_key_of(self._source)
 
     async def fetch(self, request: TokenRequest) -> AccessToken:
         return await self._source.fetch(request)

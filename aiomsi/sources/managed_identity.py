@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
-from aiomsi._clock import sleep
 from aiomsi._errors import (
+    AiomsiError,
+    ConfigurationError,
     EndpointError,
     MalformedResponseError,
     SourceUnavailableError,
     TokenRefusedError,
     about,
 )
-from aiomsi.sources._hosts import IMDS, Host, host_named_by
+from aiomsi.sources._arc import agent_is_here, key_for
+from aiomsi.sources._entra import check_capabilities
+from aiomsi.sources._hosts import ARC_AGENT, IMDS, WORKLOAD_IDENTITY, Host, host_named_by
 from aiomsi.sources._messages import Request
+from aiomsi.sources._retrying import persist
 from aiomsi.sources._surroundings import Surroundings
-from aiomsi.sources._transport import send, session
-from aiomsi.sources._wire import is_imds, read_token, token_request, token_url
+from aiomsi.sources._tls import Sha1Pin
+from aiomsi.sources._transport import Peer, connect
+from aiomsi.sources._wire import is_guid, is_imds, pin_of, read_token, token_request, token_url
+from aiomsi.sources.workload_identity import WorkloadIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiomsi._source import TokenRequest
     from aiomsi._token import AccessToken
-    from aiomsi.sources._hosts import SelectorKind
+    from aiomsi.sources._hosts import Selector, SelectorKind
+    from aiomsi.sources._messages import Answer
 
 __all__ = ["ManagedIdentity"]
 
 _ATTEMPT_LIMIT = 15.0  # Seconds for one answer; the Instance Metadata Service may take 10.
 _PROBE_LIMIT = 1.0
-_UPGRADE = 70.0  # Seconds in which the Instance Metadata Service is back after a 410, at the latest.
-_UPGRADE_STEP = 10.0
 
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _RESOURCE_ID = re.compile(
     r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[^/\s]+",
     re.IGNORECASE,
@@ -45,16 +50,20 @@ _AZURE_VENDOR = "Microsoft Corporation"
 
 
 class ManagedIdentity:
-    """The identity that the platform gives to this machine: App Service and its family, or IMDS on a VM.
+    """The identity that the platform gives to this machine, app, container or function.
 
-    Without arguments the system-assigned identity; a user-assigned one is named by exactly one of *client_id*,
-    *object_id* (both GUIDs) and *resource_id* (its path in Azure Resource Manager). *client_capabilities* are for hosts
-    that understand them; the ones known today do not. The environment is read at each fetch, since platforms rotate
-    the secret in it.
+    The environment and the machine tell which platform it is: Service Fabric, App Service and its family, Azure Arc,
+    Azure ML, Cloud Shell, workload identity, or a virtual machine (IMDS); see the README's table. They are looked at
+    on each fetch, since platforms rotate the secrets.
+
+    Without arguments it is the system-assigned identity; a user-assigned one is named by exactly one of *client_id*,
+    *object_id* (both GUIDs) and *resource_id* (its path in Azure Resource Manager). *client_capabilities*, such as
+    "CP1", are declared to the platforms that take them: Service Fabric and workload identity. *retry_timeout* is for
+    how many seconds a fetch is retried (0: not at all; None: as the platform's documentation says).
 
     Raises:
-        TypeError: an argument is no string.
-        ValueError: more than one identity is named, or one is misspelt.
+        TypeError: an argument is of the wrong type.
+        ValueError: more than one identity is named, one is misspelt, or *retry_timeout* is negative.
     """
 
     name = "managed_identity"
@@ -67,10 +76,12 @@ class ManagedIdentity:
         object_id: str | None = None,
         resource_id: str | None = None,
         client_capabilities: Sequence[str] = (),
+        retry_timeout: float | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
         self._selector = _selector(client_id, object_id, resource_id)
-        self._client_capabilities = tuple(client_capabilities)
+        self._client_capabilities = check_capabilities(client_capabilities)
+        self._retry_timeout = _retry_timeout(retry_timeout)
         self._surroundings = surroundings or Surroundings()
         # Once it has answered here its silence is an outage, and once it has given a token its refusal is final: no
         # reason to become somebody else.
@@ -83,43 +94,28 @@ class ManagedIdentity:
     @property
     def time_limit(self) -> float:
         """Seconds after which a fetch is given up: IMDS may be upgraded for more than a minute."""
-        return self._host.time_limit
+        return (host_named_by(self._surroundings) or IMDS).time_limit
 
     @property
     def max_parallel(self) -> int | None:
         """How many requests this host takes at the same time."""
-        return self._host.max_parallel
-
-    @property
-    def _host(self) -> Host:
-        return host_named_by(self._surroundings) or IMDS
+        return (host_named_by(self._surroundings) or IMDS).max_parallel
 
     async def fetch(self, request: TokenRequest) -> AccessToken:
-        """Fetch one token from the host that the environment names, or else from IMDS.
+        """Fetch one token from the host that the environment or the machine names, or else from IMDS.
 
         Raises:
             SourceUnavailableError: there is no host, or this machine has no identity.
             AiomsiError: see the subclasses.
         """
-        host = self._host
+        host = await self._host()
         try:
-            with about(request.resource):
+            with about(request.resource, host.name):
                 token = await self._fetch(host, request)
         except EndpointError as error:
-            if error.status is not None:
+            if error.status is not None or host is WORKLOAD_IDENTITY:
                 raise
-            if await self.here():
-                raise EndpointError(
-                    f"{host.title} gave no token for {request.resource!r}: {error}; is its identity endpoint up?",
-                    resource=request.resource,
-                    source=host.name,
-                ) from error.__cause__
-            raise SourceUnavailableError(
-                f"no managed identity was found: no variable names a host, and {error}; on Azure, switch the identity"
-                " on for this resource",
-                resource=request.resource,
-                source=host.name,
-            ) from error
+            raise await self._silence(host, error, request) from error
         except SourceUnavailableError as error:
             if not self._served:
                 raise
@@ -129,9 +125,30 @@ class ManagedIdentity:
         self._seen = self._served = True
         return token
 
+    async def _silence(self, host: Host, error: EndpointError, request: TokenRequest) -> AiomsiError:
+        """Return what it means that no answer came from *host*."""
+        if await self.here():
+            return EndpointError(
+                f"{host.title} gave no token for {request.resource!r}: {error}; is its identity endpoint up?",
+                resource=request.resource,
+                source=host.name,
+            )
+        return SourceUnavailableError(
+            f"no managed identity was found: no variable names a host, and {error}; on Azure, switch the identity on"
+            " for this resource",
+            resource=request.resource,
+            source=host.name,
+        )
+
+    async def _host(self) -> Host:
+        named = host_named_by(self._surroundings)
+        if named is not None:
+            return named
+        return ARC_AGENT if await agent_is_here(self._surroundings) else IMDS
+
     async def here(self) -> bool | None:
         """Return whether there is a managed identity, as far as can be told without asking the network; None if not."""
-        if self._seen or host_named_by(self._surroundings):
+        if self._seen or host_named_by(self._surroundings) or await agent_is_here(self._surroundings):
             return True
         tag = await self._dmi("chassis_asset_tag")
         if tag == _AZURE_CHASSIS:
@@ -143,30 +160,54 @@ class ManagedIdentity:
         """Return whether IMDS answers within a second to a request that no imitation of it takes for a real one."""
         url = token_url(IMDS, self._surroundings)
         try:
-            async with session(url, IMDS.name) as opened:
-                answer = await send(
-                    opened, Request(url, headers={}), source=IMDS.name, clock=request.clock, limit=_PROBE_LIMIT
-                )
+            async with connect(url, source=IMDS.name, clock=request.clock) as line:
+                answer = await line.send(Request(url, headers={}), _PROBE_LIMIT)
         except (EndpointError, MalformedResponseError):
             return False
         self._seen = self._seen or is_imds(answer)
         return self._seen
 
     async def _fetch(self, host: Host, request: TokenRequest) -> AccessToken:
-        sent = token_request(host, self._surroundings, request.resource, self._selector)
-        clock, began, failures = request.clock, request.clock.monotonic(), 0
-        async with session(sent.url, host.name) as opened:
-            while True:
-                limit = min(_ATTEMPT_LIMIT, request.deadline - clock.monotonic())
-                try:
-                    answer = await send(opened, sent, source=host.name, clock=clock, limit=limit)
-                    return read_token(host, sent, answer, request.resource, self._selector, clock.wall())
-                except EndpointError as error:
-                    failures += error.status != 410
-                    wait = _wait(host, error, failures, elapsed=clock.monotonic() - began)
-                    if wait is None or clock.monotonic() + wait >= request.deadline:
-                        raise
-                await sleep(clock, wait)
+        if host is WORKLOAD_IDENTITY:
+            # Its tenant is the platform's choice, as that of every managed identity.
+            return await self._workload(request).fetch(replace(request, tenant_id=None))
+        # All that can be wrong with the environment is found out before anything is opened.
+        sent = token_request(host, self._surroundings, request, self._selector, self._client_capabilities)
+        pin = pin_of(host, self._surroundings)
+        peer = Peer() if pin is None else Peer(trust=Sha1Pin(pin))
+        async with connect(sent.url, source=host.name, clock=request.clock, peer=peer) as line:
+
+            async def attempt() -> AccessToken:
+                limit = min(_ATTEMPT_LIMIT, request.deadline - request.clock.monotonic())
+                said = sent
+                answer = await line.send(said, limit)
+                if host.challenges and answer.status == 401:  # Once: another challenge is a refusal.
+                    said = await self._with_key(sent, answer)
+                    answer = await line.send(said, limit)
+                return read_token(host, said, answer, request.resource, self._selector, request.clock.wall())
+
+            return await persist(
+                attempt, host.patience, clock=request.clock, until=request.deadline, limit=self._retry_timeout
+            )
+
+    async def _with_key(self, sent: Request, challenge: Answer) -> Request:
+        key = await key_for(challenge, self._surroundings)
+        return replace(sent, headers={**sent.headers, "Authorization": f"Basic {key}"}, secrets=(key,))
+
+    def _workload(self, request: TokenRequest) -> WorkloadIdentity:
+        kind, client_id = self._selector or ("client_id", None)
+        if kind != "client_id":
+            raise ConfigurationError(
+                f"{WORKLOAD_IDENTITY.title} cannot select a user-assigned identity by {kind}; use client_id",
+                resource=request.resource,
+                source=WORKLOAD_IDENTITY.name,
+            )
+        return WorkloadIdentity(
+            client_id=client_id,
+            client_capabilities=self._client_capabilities,
+            retry_timeout=self._retry_timeout,
+            surroundings=self._surroundings,
+        )
 
     async def _dmi(self, name: str) -> str | None:
         path = anyio.Path(self._surroundings.root) / "sys/class/dmi/id" / name
@@ -176,21 +217,17 @@ class ManagedIdentity:
             return None
 
 
-def _wait(host: Host, error: EndpointError, failures: int, *, elapsed: float) -> float | None:
-    """Return the seconds until the next attempt, or None if there is to be none. Pure.
-
-    Source: Microsoft documentation, "How to use managed identities on an Azure VM": exponential back-off for 404, 429
-    and 5xx, with at least a second; 410 until the upgrade is over, within 70 s.
-    """
-    if error.status == 410:
-        wait = _UPGRADE_STEP if elapsed < _UPGRADE else None
-    else:
-        most = host.network_retries if error.status is None else host.retries
-        wait = 2.0 ** (failures - 1) if failures <= most else None
-    return None if wait is None else max(wait, error.retry_after or 0.0)
+def _retry_timeout(seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"retry_timeout is a number of seconds, not {seconds!r}")
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"retry_timeout is a number of seconds that is not negative, not {seconds!r}")
+    return float(seconds)
 
 
-def _selector(client_id: str | None, object_id: str | None, resource_id: str | None) -> tuple[SelectorKind, str] | None:
+def _selector(client_id: str | None, object_id: str | None, resource_id: str | None) -> Selector | None:
     kinds: tuple[tuple[SelectorKind, str | None], ...] = (
         ("client_id", client_id),
         ("object_id", object_id),
@@ -210,6 +247,6 @@ def _selector(client_id: str | None, object_id: str | None, resource_id: str | N
                 f"resource_id is {value!r}, but should be like /subscriptions/<id>/resourceGroups/<group>/providers/"
                 "Microsoft.ManagedIdentity/userAssignedIdentities/<name>"
             )
-    elif not _GUID.fullmatch(value):
+    elif not is_guid(value):
         raise ValueError(f"{kind} is {value!r}, but should be a GUID such as 11111111-aaaa-4bbb-8ccc-000000000001")
     return kind, value

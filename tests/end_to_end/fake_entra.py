@@ -20,13 +20,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 LIFETIME = 3600
-SUBSCRIPTION = {
-    "id": "/subscriptions/33333333-aaaa-4bbb-8ccc-000000000003",
-    "subscriptionId": "33333333-aaaa-4bbb-8ccc-000000000003",
-    "displayName": "Test Subscription",
-    "state": "Enabled",
-    "subscriptionPolicies": {"spendingLimit": "Off"},
-}
+SUBSCRIPTIONS = [
+    {
+        "id": f"/subscriptions/{identifier}",
+        "subscriptionId": identifier,
+        "displayName": name,
+        "state": "Enabled",
+        "subscriptionPolicies": {"spendingLimit": "Off"},
+    }
+    for identifier, name in (
+        ("33333333-aaaa-4bbb-8ccc-000000000003", "Test Subscription"),
+        ("66666666-aaaa-4bbb-8ccc-000000000006", "Other Subscription"),
+    )
+]
 
 
 class FakeEntra(ThreadingHTTPServer):
@@ -50,7 +56,7 @@ class FakeEntra(ThreadingHTTPServer):
         if rest == "oauth2/v2.0/token":
             return self._token(tenant, form["scope"])
         if tenant == "subscriptions":
-            return 200, {"value": [SUBSCRIPTION]}
+            return 200, {"value": SUBSCRIPTIONS}
         return 404, {"error": "not_found"}
 
     def _configuration(self, authority: str) -> dict[str, Any]:

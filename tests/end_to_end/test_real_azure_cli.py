@@ -20,7 +20,7 @@ import trustme
 from aiomsi import EndpointError, SourceUnavailableError, TokenProvider, TokenRefusedError
 from aiomsi._token import unverified_claims
 from aiomsi.endpoint import Answer, IdentityEndpoint
-from aiomsi.sources import AzureCLI, Surroundings, default
+from aiomsi.sources import AzureCLI, Surroundings, TokenRequest, default
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,7 @@ TENANT = "22222222-aaaa-4bbb-8ccc-000000000002"
 OTHER_TENANT = "55555555-aaaa-4bbb-8ccc-000000000005"
 SUBSCRIPTION = "33333333-aaaa-4bbb-8ccc-000000000003"
 CLIENT = "44444444-aaaa-4bbb-8ccc-000000000004"
+AS_SERVICE = ("--service-principal", "--username", CLIENT, "--password", "none")
 AS_DEVELOPER = {"AzureServicesAuthConnectionString": "RunAs=Developer;DeveloperTool=AzureCLI"}
 NO_IDENTITY = Answer(400, {"error": "invalid_request", "error_description": "Identity not found"})
 
@@ -109,14 +110,13 @@ def serving_entra(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
-def log_in(az: InstalledCLI, entra: str) -> None:
+def choose_cloud(az: InstalledCLI, entra: str) -> None:
     endpoints = ("active-directory", "active-directory-resource-id", "active-directory-graph-resource-id")
     options = [word for name in (*endpoints, "resource-manager") for word in (f"--endpoint-{name}", entra)]
     az.run("cloud", "register", "--name", "loopback", "--skip-endpoint-discovery", *options)
     # Were this to fail unnoticed, the login would go to login.microsoftonline.com.
     az.run("cloud", "set", "--name", "loopback")
     az.run("config", "set", "core.instance_discovery=false")
-    az.run("login", "--service-principal", "--username", CLIENT, "--password", "none", "--tenant", TENANT)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,8 @@ def logged_in(tmp_path_factory: pytest.TempPathFactory, nowhere: str) -> Iterato
     """Return an `az` at which a service principal has logged in to an Entra ID on loopback."""
     az = install(tmp_path_factory.mktemp("logged_in"), nowhere)
     with serving_entra(az.folder) as entra:
-        log_in(az, entra)
+        choose_cloud(az, entra)
+        az.run("login", *AS_SERVICE, "--tenant", TENANT)
         assert az.token_requests == [{"tenant": TENANT, "scope": f"{entra}/.default"}]
         yield az
 
@@ -189,12 +190,13 @@ async def test_the_command_line_says_what_it_tried(logged_out: InstalledCLI) -> 
         environ = {**logged_out.environ, **endpoint.environ("imds")}
         exit_code, stdout, stderr = await aiomsi("token", VAULT, environ=environ)
     assert (exit_code, stdout) == (3, "")
-    first, imds, az, *advice = stderr.splitlines()
-    assert first == f"aiomsi: no token for '{VAULT}': none of the 2 sources asked is there"
+    first, imds, az, *others, advice = stderr.splitlines()
+    assert first == f"aiomsi: no token for '{VAULT}': none of the 5 sources asked is there"
     assert imds.startswith("- imds: ")
     assert az.startswith("- azure_cli: `az` gave no token")
     assert "az login" in az
-    assert len(advice) == 1
+    assert [line.split(":")[0] for line in others] == ["- azure_developer_cli", "- azure_powershell", "- visual_studio"]
+    assert advice.startswith("To do: ")
 
 
 async def test_the_library_says_that_nobody_is_logged_in(logged_out: InstalledCLI) -> None:
@@ -312,3 +314,47 @@ async def test_an_unreachable_entra_is_no_refusal(logged_in: InstalledCLI, resou
     async with TokenProvider(AzureCLI(surroundings=surroundings)) as provider:
         with pytest.raises(EndpointError, match="Unable to connect to proxy"):
             await provider.token(resource)
+
+
+@pytest.fixture
+def own(tmp_path: Path, nowhere: str) -> Iterator[InstalledCLI]:
+    """Return an `az` that one test alone logs in to an Entra ID on loopback, and out again."""
+    az = install(tmp_path, nowhere)
+    with serving_entra(tmp_path) as entra:
+        choose_cloud(az, entra)
+        yield az
+
+
+async def test_the_key_of_the_identity_changes_with_the_account_alone(own: InstalledCLI, resource: str) -> None:
+    """Logging in and out and choosing a subscription change who answers; looking around and fetching do not."""
+    source = AzureCLI(surroundings=own.surroundings)
+    own.run("account", "list")
+    keys = [source.identity_key()]
+    for command in (
+        ("login", *AS_SERVICE, "--tenant", TENANT),
+        ("account", "set", "--subscription", "Other Subscription"),
+        ("login", *AS_SERVICE, "--tenant", OTHER_TENANT),
+    ):
+        own.run(*command)
+        keys.append(source.identity_key())
+        own.run("account", "list")
+        await source.fetch(TokenRequest(resource))
+        assert source.identity_key() == keys[-1]
+    assert keys[0] == "nobody"
+    assert None not in keys
+    assert len(set(keys)) == 4
+    own.run("account", "clear")
+    assert source.identity_key() == "nobody"
+
+
+async def test_the_key_of_the_identity_is_that_of_the_cloud_in_use(own: InstalledCLI) -> None:
+    """Nobody is logged in to another cloud, until `az` goes back to the first one."""
+    own.run("login", *AS_SERVICE, "--tenant", TENANT)
+    source = AzureCLI(surroundings=own.surroundings)
+    before = source.identity_key()
+    own.run("cloud", "set", "--name", "AzureChinaCloud")
+    assert source.identity_key() == "nobody"
+    own.run("cloud", "set", "--name", "loopback")
+    assert source.identity_key() == before != "nobody"
+    elsewhere = Surroundings(environ={**own.environ, "AZURE_CLOUD_NAME": "AzureChinaCloud"})
+    assert AzureCLI(surroundings=elsewhere).identity_key() == "nobody"

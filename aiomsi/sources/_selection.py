@@ -1,0 +1,122 @@
+"""Which sources are tried where nothing was said in code: all that fit, or what `AZURE_TOKEN_CREDENTIALS` selects.
+
+Source: Microsoft documentation, "Credential chains in the Azure Identity client library".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiomsi._errors import ConfigurationError
+from aiomsi.sources.azure_cli import AzureCLI
+from aiomsi.sources.azure_developer_cli import AzureDeveloperCLI
+from aiomsi.sources.azure_powershell import AzurePowerShell
+from aiomsi.sources.chain import FirstAvailable
+from aiomsi.sources.client_credentials import ClientCertificate, ClientSecret
+from aiomsi.sources.federation import AzurePipelines, GitHubActions
+from aiomsi.sources.managed_identity import ManagedIdentity
+from aiomsi.sources.visual_studio import VisualStudio
+from aiomsi.sources.workload_identity import WorkloadIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiomsi._source import Source
+    from aiomsi.sources._surroundings import Surroundings
+
+__all__ = ["VARIABLES", "selected"]
+
+_SELECTION = "AZURE_TOKEN_CREDENTIALS"
+_TENANT, _CLIENT = "AZURE_TENANT_ID", "AZURE_CLIENT_ID"
+_SECRET = "AZURE_CLIENT_SECRET"  # noqa: S105  (its name)
+_CERTIFICATE, _PASSWORD = "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PASSWORD"
+_CHAIN = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
+
+VARIABLES = (_SELECTION, _TENANT, _CLIENT, _SECRET, _CERTIFICATE, _PASSWORD, _CHAIN)
+"""What `selected` depends on."""
+
+
+def selected(surroundings: Surroundings, *, retry_timeout: float | None = None) -> Source:
+    """Return the source that the environment selects; *retry_timeout* is the managed identity's, in seconds.
+
+    Raises:
+        ConfigurationError: it selects one that does not exist, or with variables that are missing or malformed.
+    """
+    selection = (surroundings.get(_SELECTION) or "").strip().lower()
+    machine = [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
+    tools = [make(surroundings) for make in _TOOLS.values()]
+    if not selection:
+        return FirstAvailable(*machine, *tools)
+    if selection == "prod":
+        return machine[0] if len(machine) == 1 else FirstAvailable(*machine)
+    if selection == "dev":
+        return FirstAvailable(*tools)
+    # "AzureCliCredential" is how the Azure SDKs spell it, "azure_cli" is how we do.
+    name = selection.replace("_", "").removesuffix("credential")
+    if name == "managedidentity":
+        return machine[-1]
+    if name == "environment":
+        return _needed_application(surroundings)
+    if name in _BY_NAME:
+        return _BY_NAME[name](surroundings)
+    known = ", ".join(sorted(("environment", "managedidentity", *_BY_NAME)))
+    raise ConfigurationError(f"{_SELECTION} is {selection!r}, but should be dev, prod, or the name of one of {known}")
+
+
+def _managed_identity(surroundings: Surroundings, retry_timeout: float | None) -> ManagedIdentity:
+    try:
+        return ManagedIdentity(
+            client_id=surroundings.get(_CLIENT), retry_timeout=retry_timeout, surroundings=surroundings
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"{_CLIENT} is wrong: {error}") from None
+
+
+def _application(surroundings: Surroundings) -> list[Source]:
+    """Return the application that the environment holds the secret or certificate of, if it does."""
+    get = surroundings.get
+    tenant_id, client_id = get(_TENANT), get(_CLIENT)
+    if not tenant_id or not client_id:
+        return []
+    if get(_SECRET):
+        return [
+            ClientSecret(
+                tenant_id=tenant_id, client_id=client_id, client_secret=get(_SECRET) or "", surroundings=surroundings
+            )
+        ]
+    if get(_CERTIFICATE):
+        return [
+            ClientCertificate(
+                tenant_id=tenant_id,
+                client_id=client_id,
+                certificate=get(_CERTIFICATE) or "",
+                password=get(_PASSWORD),
+                send_certificate_chain=(get(_CHAIN) or "").lower() in ("1", "true"),
+                surroundings=surroundings,
+            )
+        ]
+    return []
+
+
+def _needed_application(surroundings: Surroundings) -> Source:
+    found = _application(surroundings)
+    if found:
+        return found[0]
+    raise ConfigurationError(
+        f"{_SELECTION} selects the environment's application, but {_TENANT}, {_CLIENT} and one of {_SECRET} and"
+        f" {_CERTIFICATE} are not all set"
+    )
+
+
+_TOOLS: dict[str, Callable[[Surroundings], Source]] = {
+    "azurecli": lambda surroundings: AzureCLI(surroundings=surroundings),
+    "azuredevelopercli": lambda surroundings: AzureDeveloperCLI(surroundings=surroundings),
+    "azurepowershell": lambda surroundings: AzurePowerShell(surroundings=surroundings),
+    "visualstudio": lambda surroundings: VisualStudio(surroundings=surroundings),
+}
+_BY_NAME: dict[str, Callable[[Surroundings], Source]] = {
+    **_TOOLS,
+    "azurepipelines": lambda surroundings: AzurePipelines(surroundings=surroundings),
+    "githubactions": lambda surroundings: GitHubActions(surroundings=surroundings),
+    "workloadidentity": lambda surroundings: WorkloadIdentity(surroundings=surroundings),
+}

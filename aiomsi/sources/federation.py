@@ -1,0 +1,199 @@
+"""Jobs that have an identity without any secret: their service vouches for them, and Entra trusts that service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aiomsi._errors import ConfigurationError, SourceUnavailableError, about
+from aiomsi.sources._entra import TIME_LIMIT, Proof, application, check_capabilities, entra_token
+from aiomsi.sources._surroundings import Surroundings
+from aiomsi.sources._vouching import Voucher, vouch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiomsi._source import TokenRequest
+    from aiomsi._token import AccessToken
+
+__all__ = ["AzurePipelines", "GitHubActions"]
+
+# Whom the service vouches to, by the host of the cloud's Entra.
+_AUDIENCE = "api://AzureADTokenExchange"
+_AUDIENCES = {
+    "login.microsoftonline.us": f"{_AUDIENCE}USGov",
+    "login.chinacloudapi.cn": f"{_AUDIENCE}China",
+    "login.partner.microsoftonline.cn": f"{_AUDIENCE}China",
+}
+
+
+class AzurePipelines:
+    """The identity of a job in Azure Pipelines, through a service connection with workload identity federation.
+
+    *tenant_id*, *client_id* and *service_connection_id* say which; the tasks of Azure set them as
+    `AZURESUBSCRIPTION_TENANT_ID`, `AZURESUBSCRIPTION_CLIENT_ID` and `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID`.
+    *system_access_token* is the job's token; by default it is read for each request from `SYSTEM_ACCESSTOKEN`, which
+    the pipeline has to map. *authority* is the URL of the cloud's Entra, otherwise taken from `AZURE_AUTHORITY_HOST`.
+    *client_capabilities*, such as "CP1", are declared to Entra.
+
+    Source: Microsoft documentation, "Oidctoken - Create" (Azure DevOps REST API 7.1).
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: a capability is misspelt.
+    """
+
+    name = "azure_pipelines"
+    chooses_tenant = True
+    time_limit = TIME_LIMIT
+
+    def __init__(
+        self,
+        *,
+        tenant_id: str | None = None,
+        client_id: str | None = None,
+        service_connection_id: str | None = None,
+        system_access_token: str | None = None,
+        authority: str | None = None,
+        client_capabilities: Sequence[str] = (),
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        self._surroundings = surroundings or Surroundings()
+        self._tenant_id = tenant_id
+        self._client_id = client_id
+        self._connection = service_connection_id
+        self._token = system_access_token
+        self._authority = authority
+        self._capabilities = check_capabilities(client_capabilities)
+
+    def __repr__(self) -> str:
+        return f"AzurePipelines(client_id={self._client_id!r}, service_connection_id={self._connection!r})"
+
+    async def fetch(self, request: TokenRequest) -> AccessToken:
+        """Have the pipeline vouch for its job, and exchange that for one token of Entra's.
+
+        Raises:
+            SourceUnavailableError: this is no job of a pipeline.
+            ConfigurationError: something is missing or malformed; nothing was sent.
+            AiomsiError: see the subclasses.
+        """
+        get = self._surroundings.get
+        with about(request.resource, self.name):
+            voucher = self._voucher()
+            app = application(
+                self._surroundings,
+                self.name,
+                client_id=self._client_id or get("AZURESUBSCRIPTION_CLIENT_ID"),
+                tenant_id=self._tenant_id or get("AZURESUBSCRIPTION_TENANT_ID"),
+                authority=self._authority,
+                capabilities=self._capabilities,
+            )
+
+            async def prove() -> Proof:
+                return await vouch(voucher, request, self._surroundings)
+
+            return await entra_token(app, request, prove, surroundings=self._surroundings)
+
+    def _voucher(self) -> Voucher:
+        get = self._surroundings.get
+        if not get("SYSTEM_OIDCREQUESTURI"):
+            raise SourceUnavailableError("this is no job of Azure Pipelines: SYSTEM_OIDCREQUESTURI is not set")
+        connection = self._connection or get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID")
+        if not connection:
+            raise ConfigurationError(
+                "the service connection is not known: give service_connection_id, as the project's settings have it"
+            )
+        return Voucher(
+            source=self.name,
+            title="Azure Pipelines",
+            method="POST",
+            url_variable="SYSTEM_OIDCREQUESTURI",
+            query={"api-version": "7.1", "serviceConnectionId": connection},
+            # Or it would answer a wrong token with a redirect to a page for logging in.
+            headers={"Content-Type": "application/json", "X-TFS-FedAuthRedirect": "Suppress"},
+            token_variable="SYSTEM_ACCESSTOKEN",  # noqa: S106  (its name)
+            token=self._token,
+            member="oidcToken",
+            advice="map the job's token into the step: env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)",
+        )
+
+
+class GitHubActions:
+    """The identity of a job in GitHub Actions, through a federated credential of an application or identity.
+
+    *tenant_id* and *client_id* say which, otherwise taken from `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`; *authority* is
+    the URL of the cloud's Entra, otherwise taken from `AZURE_AUTHORITY_HOST`. *client_capabilities*, such as "CP1", are
+    declared to Entra. The job needs `permissions: id-token: write`.
+
+    Source: GitHub documentation, "OpenID Connect reference".
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: a capability is misspelt.
+    """
+
+    name = "github_actions"
+    chooses_tenant = True
+    time_limit = TIME_LIMIT
+
+    def __init__(
+        self,
+        *,
+        tenant_id: str | None = None,
+        client_id: str | None = None,
+        authority: str | None = None,
+        client_capabilities: Sequence[str] = (),
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        self._surroundings = surroundings or Surroundings()
+        self._tenant_id = tenant_id
+        self._client_id = client_id
+        self._authority = authority
+        self._capabilities = check_capabilities(client_capabilities)
+
+    def __repr__(self) -> str:
+        return f"GitHubActions(client_id={self._client_id!r})"
+
+    async def fetch(self, request: TokenRequest) -> AccessToken:
+        """Have GitHub vouch for its job, and exchange that for one token of Entra's.
+
+        Raises:
+            SourceUnavailableError: this is no job of GitHub's, or one without the permission.
+            ConfigurationError: something is missing or malformed; nothing was sent.
+            AiomsiError: see the subclasses.
+        """
+        with about(request.resource, self.name):
+            if not self._surroundings.get("ACTIONS_ID_TOKEN_REQUEST_URL"):
+                raise SourceUnavailableError(
+                    "this is no job of GitHub Actions that may ask for an identity: ACTIONS_ID_TOKEN_REQUEST_URL is"
+                    " not set; give the job the permission `id-token: write`"
+                )
+            app = application(
+                self._surroundings,
+                self.name,
+                client_id=self._client_id,
+                tenant_id=self._tenant_id,
+                authority=self._authority,
+                capabilities=self._capabilities,
+            )
+            voucher = _github(_AUDIENCES.get(urlsplit(app.authority).hostname or "", _AUDIENCE))
+
+            async def prove() -> Proof:
+                return await vouch(voucher, request, self._surroundings)
+
+            return await entra_token(app, request, prove, surroundings=self._surroundings)
+
+
+def _github(audience: str) -> Voucher:
+    return Voucher(
+        source=GitHubActions.name,
+        title="GitHub Actions",
+        method="GET",
+        url_variable="ACTIONS_ID_TOKEN_REQUEST_URL",
+        query={"audience": audience},
+        headers={},
+        token_variable="ACTIONS_ID_TOKEN_REQUEST_TOKEN",  # noqa: S106  (its name)
+        token=None,
+        member="value",
+        advice="give the job the permission `id-token: write`",
+    )
