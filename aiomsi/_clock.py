@@ -65,10 +65,25 @@ async def sleep(clock: Clock, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def time_limit(clock: Clock, seconds: float) -> AsyncIterator[None]:
-    """Raise TimeoutError if the block takes longer than *seconds* on *clock*."""
+async def time_limit(clock: Clock, seconds: float, *, beats: int = 1) -> AsyncIterator[None]:
+    """Raise TimeoutError if the block takes longer than *seconds* on *clock*.
+
+    With more *beats* the time passes in that many steps, each of which takes a turn of the event loop: a loop that is
+    blocked for a while uses up one of them, and not the time in which it could have seen what it waits for.
+    """
     async with asyncio.timeout(None) as scope:
-        timer = clock.call_later(max(seconds, 0), lambda: scope.reschedule(0))
+        left, step = beats, max(seconds, 0) / beats
+        timer: Timer
+
+        def pass_beat() -> None:
+            nonlocal left, timer
+            left -= 1
+            if left:
+                timer = clock.call_later(step, pass_beat)
+            else:
+                scope.reschedule(0)
+
+        timer = clock.call_later(step, pass_beat)
         try:
             yield
         finally:

@@ -190,16 +190,74 @@ async def test_the_probe_takes_a_second_at_most(firmware: Path, tool: ScriptedSo
         writer.close()
         await writer.wait_closed()
 
-    clock = ManualClock()
+    clock = PacedClock()
     async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         source = FirstAvailable(machine(firmware, f"http://127.0.0.1:{port}"), tool)
         fetching = asyncio.ensure_future(source.fetch(TokenRequest(VAULT, clock=clock)))
         await entered.wait()
-        await clock.advance(0.9)
-        assert not fetching.done()
-        await clock.advance(0.1)
-        assert (await fetching).source == "tool"
+        await clock.advance(0.99)
+        assert not fetching.done(), "less would overlook a busy host"
+        await clock.advance(0.01)
+        async with asyncio.timeout(10):
+            assert (await fetching).source == "tool"
+
+
+class BusyClock(ManualClock):
+    """A clock that passes while the event loop is blocked: whatever is due by then is called at once."""
+
+    def block(self, seconds: float) -> None:
+        self._passed += seconds
+        due = [timer for moment, _, timer in self._timers if moment <= self._passed and not timer.cancelled]
+        self._timers = [entry for entry in self._timers if entry[2] not in due]
+        for timer in due:
+            timer.callback()
+
+
+async def test_a_busy_program_does_not_overlook_its_host(
+    endpoint: IdentityEndpoint, firmware: Path, tool: ScriptedSource
+) -> None:
+    """A loop that is blocked while the answer to the probe comes in sees it afterwards, and nobody becomes another."""
+    clock = BusyClock()
+    source = FirstAvailable(machine(firmware, endpoint.url), tool)
+    fetching = asyncio.ensure_future(source.fetch(TokenRequest(VAULT, clock=clock)))
+    while not clock.timers:  # Until the probe has begun.
+        await asyncio.sleep(0)
+    clock.block(1.2)
+    assert (await fetching).source == "imds"
+    assert tool.requests != []
+
+
+async def test_a_mac_is_no_machine_on_azure(firmware: Path, endpoint: IdentityEndpoint, tool: ScriptedSource) -> None:
+    """There, nothing has to be probed."""
+    surroundings = Surroundings(environ={}, platform="darwin", root=firmware, imds_url=endpoint.url)
+    assert (await fetch(FirstAvailable(ManagedIdentity(surroundings=surroundings), tool))).source == "tool"
+    assert endpoint.requests == []
+
+
+async def test_the_probe_hears_what_comes_within_the_second(firmware: Path, tool: ScriptedSource) -> None:
+    """A host that takes its time is not overlooked."""
+    entered, answered = asyncio.Event(), asyncio.Event()
+
+    async def take_time(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        entered.set()
+        await answered.wait()
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nServer: IMDS/1\r\nContent-Length: 2\r\n\r\nno")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    clock = ManualClock()
+    async with await asyncio.start_server(take_time, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        source = FirstAvailable(machine(firmware, f"http://127.0.0.1:{port}"), tool)
+        fetching = asyncio.ensure_future(source.fetch(TokenRequest(VAULT, clock=clock)))
+        await entered.wait()
+        await clock.advance(0.99)
+        answered.set()
+        with pytest.raises(TokenRefusedError):
+            await fetching
 
 
 async def test_a_positive_finding_sticks(endpoint: IdentityEndpoint, firmware: Path, tool: ScriptedSource) -> None:

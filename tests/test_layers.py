@@ -45,6 +45,7 @@ LAYERS: list[set[str]] = [
         "sources.azure_powershell",
         "sources.visual_studio",
     },
+    {"sources._entra_application"},
     {"sources._entra"},
     {"sources._token_proxy", "sources._vouching", "sources.client_credentials"},
     {"sources.federation", "sources.key_vault_certificate", "sources.workload_identity"},

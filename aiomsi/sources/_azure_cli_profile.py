@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import stat
@@ -50,7 +49,7 @@ class AzureCLIProfile:
         try:
             cloud = self._surroundings.get("AZURE_CLOUD_NAME") or self._cloud.look(folder / "config")
             accounts = self._accounts.look(folder / "azureProfile.json")
-        except (OSError, ValueError, RecursionError, configparser.Error):
+        except (OSError, ValueError, RecursionError):
             return self._last
         account = _account(accounts, cloud, subscription)
         self._last = _NOBODY if account is None else _identity(account, cloud, tenant_id)
@@ -110,8 +109,13 @@ def _accounts_in(content: bytes) -> Sequence[dict[str, Any]]:
 
 
 def _cloud_in(content: bytes) -> str:
+    import configparser  # noqa: PLC0415  (slow to load, and most programs run where there is no such file)
+
     config = configparser.ConfigParser(interpolation=None, strict=False)
-    config.read_string(content.decode("utf-8-sig"))
+    try:
+        config.read_string(content.decode("utf-8-sig"))
+    except configparser.Error as error:
+        raise ValueError("this is no configuration of the Azure CLI") from error
     return config.get("cloud", "name", fallback=_USUAL_CLOUD)
 
 

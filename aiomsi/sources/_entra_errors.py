@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 from aiomsi._errors import AiomsiError, EndpointError, TokenRefusedError
 from aiomsi._token import unverified_claims
-from aiomsi.sources._redaction import redact
 from aiomsi.sources._refusals import error_in, retry_after
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _ADVICE = {
     "AADSTS7000215": "the secret is not the application's; its value is wanted, not its id",
     "AADSTS7000222": "the secret has expired; make another: az ad app credential reset --append",
 }
+_LONGEST_CLAIM = 400
 _DEFAULT = "look the code up at https://aka.ms/aaderrorcodes"
 
 
@@ -47,7 +48,7 @@ def entra_refusal(
     answer: Answer, proof: Mapping[str, str], source: str, request: TokenRequest, now: float
 ) -> AiomsiError:
     """Return the error that *answer*, which is no success, means; *proof* is what was sent to prove who asks."""
-    error, text = error_in(answer, list(proof.values()))
+    error, text = error_in(answer, [*proof.values(), *map(quote_plus, proof.values())])
     code = _aadsts(answer, text) or error
     transient = answer.status in (408, 429) or answer.status >= 500 or bool({code, error} & _TRANSIENT)
     kind = EndpointError if transient else TokenRefusedError
@@ -88,5 +89,9 @@ def _who(proof: Mapping[str, str]) -> str:
     """Return what an assertion says of its owner, which has to match a federated credential and is no secret."""
     claims = unverified_claims(proof.get("client_assertion", "")) or {}
     named = {"issuer": claims.get("iss"), "subject": claims.get("sub"), "audience": claims.get("aud")}
-    parts = [f"{what} {redact(str(value))!r}" for what, value in named.items() if value]
+    parts = [f"{what} {_shown(value)!r}" for what, value in named.items() if value]
     return ", ".join(parts) if parts else "it"
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value if isinstance(value, list) else [value]))[:_LONGEST_CLAIM]

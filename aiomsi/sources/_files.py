@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
-__all__ = ["UnfitFileError", "read_small"]
+__all__ = ["UnfitFileError", "absolute", "read_small"]
 
 
 class UnfitFileError(Exception):
     """There is a file, but not one that should be read; the text says what is wrong with it."""
+
+
+def absolute(text: str, platform: str) -> PurePath:
+    """Return *text* as a path of *platform* (as in `sys.platform`).
+
+    Raises:
+        UnfitFileError: it is relative.
+    """
+    path = PureWindowsPath(text) if platform == "win32" else PurePosixPath(text)
+    if not path.root:  # Not `is_absolute`: what Kubernetes mounts has a path without a drive, on Windows too.
+        raise UnfitFileError("is no absolute path")
+    return path
 
 
 def read_small(path: Path, most: int, *, link: bool = True) -> tuple[bytes, os.stat_result]:
@@ -23,19 +36,30 @@ def read_small(path: Path, most: int, *, link: bool = True) -> tuple[bytes, os.s
         OSError: it cannot be opened; a symbolic link cannot unless *link*.
         UnfitFileError: it is no regular file, or longer; nothing was read.
     """
-    # Without blocking, so that nobody waits at a pipe for somebody to write to it.
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-    descriptor = os.open(path, flags if link else flags | getattr(os, "O_NOFOLLOW", 0))
+    descriptor = _opened(path, link=link)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UnfitFileError("is no regular file")
-        if status.st_size > most:
-            raise UnfitFileError(f"has more than {most} bytes")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(most + 1)
+        content = _content(descriptor, most) if status.st_size <= most else None
     finally:
         os.close(descriptor)
-    if len(content) > most:
-        raise UnfitFileError(f"grew beyond {most} bytes while it was read")
+    if content is None:
+        raise UnfitFileError(f"has more than {most} bytes")
     return content, status
+
+
+def _opened(path: Path, *, link: bool) -> int:
+    # Without blocking, so that nobody waits at a pipe for somebody to write to it.
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, flags if link else flags | getattr(os, "O_NOFOLLOW", 0))
+    except ValueError:
+        raise UnfitFileError("has a name that no file can have") from None
+
+
+def _content(descriptor: int, most: int) -> bytes | None:
+    """Return what the file holds, or None if that is too much: its length is no promise."""
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        content = file.read(most + 1)
+    return content if len(content) <= most else None

@@ -5,26 +5,25 @@ Source: Microsoft documentation, "Credential chains in the Azure Identity client
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 from aiomsi._errors import ConfigurationError
 from aiomsi.sources.azure_cli import AzureCLI
 from aiomsi.sources.azure_developer_cli import AzureDeveloperCLI
 from aiomsi.sources.azure_powershell import AzurePowerShell
 from aiomsi.sources.chain import FirstAvailable
-from aiomsi.sources.client_credentials import ClientCertificate, ClientSecret
-from aiomsi.sources.federation import AzurePipelines, GitHubActions
 from aiomsi.sources.managed_identity import ManagedIdentity
 from aiomsi.sources.visual_studio import VisualStudio
-from aiomsi.sources.workload_identity import WorkloadIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aiomsi._source import Source
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["VARIABLES", "selected"]
+__all__ = ["CONNECTION_STRING", "VARIABLES", "selected"]
+
+CONNECTION_STRING = "AzureServicesAuthConnectionString"
+"""The variable that goes before all that `selected` looks at."""
 
 _SELECTION = "AZURE_TOKEN_CREDENTIALS"
 _TENANT, _CLIENT = "AZURE_TENANT_ID", "AZURE_CLIENT_ID"
@@ -44,7 +43,7 @@ def selected(surroundings: Surroundings, *, retry_timeout: float | None = None) 
     """
     selection = (surroundings.get(_SELECTION) or "").strip().lower()
     machine = [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
-    tools = [make(surroundings) for make in _TOOLS.values()]
+    tools = [tool(surroundings=surroundings) for tool in _TOOLS]
     if not selection:
         return FirstAvailable(*machine, *tools)
     if selection == "prod":
@@ -58,7 +57,7 @@ def selected(surroundings: Surroundings, *, retry_timeout: float | None = None) 
     if name == "environment":
         return _needed_application(surroundings)
     if name in _BY_NAME:
-        return _BY_NAME[name](surroundings)
+        return _named(*_BY_NAME[name], surroundings)
     known = ", ".join(sorted(("environment", "managedidentity", *_BY_NAME)))
     raise ConfigurationError(f"{_SELECTION} is {selection!r}, but should be dev, prod, or the name of one of {known}")
 
@@ -76,26 +75,26 @@ def _application(surroundings: Surroundings) -> list[Source]:
     """Return the application that the environment holds the secret or certificate of, if it does."""
     get = surroundings.get
     tenant_id, client_id = get(_TENANT), get(_CLIENT)
-    if not tenant_id or not client_id:
+    if not tenant_id or not client_id or not (get(_SECRET) or get(_CERTIFICATE)):
         return []
+    from aiomsi.sources.client_credentials import ClientCertificate, ClientSecret  # noqa: PLC0415  (seldom there)
+
     if get(_SECRET):
         return [
             ClientSecret(
                 tenant_id=tenant_id, client_id=client_id, client_secret=get(_SECRET) or "", surroundings=surroundings
             )
         ]
-    if get(_CERTIFICATE):
-        return [
-            ClientCertificate(
-                tenant_id=tenant_id,
-                client_id=client_id,
-                certificate=get(_CERTIFICATE) or "",
-                password=get(_PASSWORD),
-                send_certificate_chain=(get(_CHAIN) or "").lower() in ("1", "true"),
-                surroundings=surroundings,
-            )
-        ]
-    return []
+    return [
+        ClientCertificate(
+            tenant_id=tenant_id,
+            client_id=client_id,
+            certificate=get(_CERTIFICATE) or "",
+            password=get(_PASSWORD),
+            send_certificate_chain=(get(_CHAIN) or "").lower() in ("1", "true"),
+            surroundings=surroundings,
+        )
+    ]
 
 
 def _needed_application(surroundings: Surroundings) -> Source:
@@ -108,15 +107,19 @@ def _needed_application(surroundings: Surroundings) -> Source:
     )
 
 
-_TOOLS: dict[str, Callable[[Surroundings], Source]] = {
-    "azurecli": lambda surroundings: AzureCLI(surroundings=surroundings),
-    "azuredevelopercli": lambda surroundings: AzureDeveloperCLI(surroundings=surroundings),
-    "azurepowershell": lambda surroundings: AzurePowerShell(surroundings=surroundings),
-    "visualstudio": lambda surroundings: VisualStudio(surroundings=surroundings),
-}
-_BY_NAME: dict[str, Callable[[Surroundings], Source]] = {
-    **_TOOLS,
-    "azurepipelines": lambda surroundings: AzurePipelines(surroundings=surroundings),
-    "githubactions": lambda surroundings: GitHubActions(surroundings=surroundings),
-    "workloadidentity": lambda surroundings: WorkloadIdentity(surroundings=surroundings),
+def _named(module: str, name: str, surroundings: Surroundings) -> Source:
+    # Loaded only when it is selected.
+    kind = getattr(import_module(f"aiomsi.sources.{module}"), name)
+    return cast("Source", kind(surroundings=surroundings))
+
+
+_TOOLS = (AzureCLI, AzureDeveloperCLI, AzurePowerShell, VisualStudio)
+_BY_NAME = {
+    "azurecli": ("azure_cli", "AzureCLI"),
+    "azuredevelopercli": ("azure_developer_cli", "AzureDeveloperCLI"),
+    "azurepipelines": ("federation", "AzurePipelines"),
+    "azurepowershell": ("azure_powershell", "AzurePowerShell"),
+    "githubactions": ("federation", "GitHubActions"),
+    "visualstudio": ("visual_studio", "VisualStudio"),
+    "workloadidentity": ("workload_identity", "WorkloadIdentity"),
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
+import os
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -36,7 +39,7 @@ class Sha1Pin(aiohttp.Fingerprint):
         connection = transport.get_extra_info("ssl_object")
         certificate = connection.getpeercert(binary_form=True) if connection is not None else None
         digest = hashlib.sha1(certificate or b"", usedforsecurity=False).digest()
-        if not hmac.compare_digest(digest, self._digest):
+        if not certificate or not hmac.compare_digest(digest, self._digest):
             host, port, *_ = transport.get_extra_info("peername")
             raise aiohttp.ServerFingerprintMismatch(self._digest, digest, host, port)
 
@@ -55,8 +58,17 @@ def trust(anchors: str) -> ssl.SSLContext:
 def system_trust(surroundings: Surroundings) -> ssl.SSLContext | None:
     """Return a context for the authorities that OpenSSL's own variables name, or None if they name none. Blocks.
 
+    As OpenSSL has it, who names a file does not lose the system's folder of authorities, nor the other way round.
+
     Raises:
         OSError: what they name cannot be read.
     """
     file, folder = surroundings.get("SSL_CERT_FILE"), surroundings.get("SSL_CERT_DIR")
-    return ssl.create_default_context(cafile=file, capath=folder) if file or folder else None
+    if not file and not folder:
+        return None
+    # OpenSSL itself would pass over a folder that is not there, and then believe nobody.
+    if folder and not any(Path(part).is_dir() for part in folder.split(os.pathsep)):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+    context = ssl.create_default_context()
+    context.load_verify_locations(file, folder)
+    return context

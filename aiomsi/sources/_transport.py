@@ -6,7 +6,7 @@ import contextlib
 import ipaddress
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -53,8 +53,11 @@ class Peer:
     trust: ssl.SSLContext | aiohttp.Fingerprint | None = None
     server_name: str | None = None
     """The name that it shows in its certificate, if not the one in the URL."""
-    proxy: str | None = None
-    connect_limit: float = 2.0
+    proxy: str | None = field(default=None, repr=False)
+    """The URL of the proxy on the way to it, which may hold a password."""
+    remedy: str = "name its authority with SSL_CERT_FILE"
+    """What to do if its certificate is not trusted."""
+    connect_limit: float | None = 2.0
     """Seconds for the connection; a local host is on this machine or one hop away."""
 
 
@@ -67,8 +70,8 @@ class Line:
     source: str
     clock: Clock
 
-    async def send(self, request: Request, limit: float) -> Answer:
-        """Send *request*, and return the whole answer if it is complete within *limit* seconds.
+    async def send(self, request: Request, limit: float, *, beats: int = 1) -> Answer:
+        """Send *request*, and return the whole answer if it is complete within *limit* seconds (in *beats*).
 
         Raises:
             EndpointError: no answer came, or none that is complete.
@@ -78,13 +81,12 @@ class Line:
         url = yarl.URL(request.url, encoded=True)
         where = f"{url.scheme}://{url.host}:{url.port}"
         try:
-            async with time_limit(self.clock, limit):
+            async with time_limit(self.clock, limit, beats=beats):
                 answer = await self._exchange(request, url)
         except _FAILURES as error:
             kind, what = next(meaning for cause, meaning in _MEANINGS.items() if isinstance(error, cause))
-            # Without its frames, or at all if it keeps the headers that were being sent.
-            cause = None if isinstance(error, aiohttp.ClientResponseError) else without_frames(error)
-            raise kind(f"{where} {what}", source=self.source) from cause
+            said = what.format(remedy=self.peer.remedy, status=getattr(error, "status", ""))
+            raise kind(f"{where} {said}", source=self.source) from _cause(error)
         if answer is None:
             raise MalformedResponseError(
                 f"{where} sent an answer of more than {_LARGEST_BODY} bytes, where a token has a few thousand",
@@ -141,15 +143,26 @@ _MEANINGS: dict[type[Exception], _Meaning] = {
     ),
     aiohttp.ClientConnectorCertificateError: (
         SecurityError,
-        "showed a certificate that is not trusted, so nothing was sent; name its authority with SSL_CERT_FILE",
+        "showed a certificate that is not trusted, so nothing was sent; {remedy}",
     ),
-    aiohttp.ClientHttpProxyError: (EndpointError, "could not be reached, since the proxy on the way refused"),
+    aiohttp.ClientHttpProxyError: (
+        EndpointError,
+        "could not be reached, since the proxy on the way refused (HTTP {status})",
+    ),
     aiohttp.ClientConnectorError: (EndpointError, "refused the connection or could not be reached"),
     aiohttp.ClientResponseError: (MalformedResponseError, "answered with something that is not HTTP"),
     aiohttp.ClientError: (EndpointError, "broke the connection off"),
     OSError: (EndpointError, "broke the connection off"),
 }
 _FAILURES = tuple(_MEANINGS)
+
+
+def _cause(error: Exception) -> BaseException | None:
+    """Return what may be shown of *error*, without frames: some keep the headers, or the password of the proxy."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return None
+    cause = error.__cause__ if isinstance(error, aiohttp.ClientConnectorError) else error
+    return None if cause is None else without_frames(cause)
 
 
 def _resolver(url: str, source: str) -> AbstractResolver | None:

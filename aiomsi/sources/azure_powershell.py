@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from dataclasses import replace
@@ -173,6 +172,8 @@ def _said(finished: Finished) -> tuple[str, str]:
 def _readable(said: str) -> str:
     """Return the errors in *said*, which PowerShell writes to a pipe as XML, without its colours."""
     if "#< CLIXML" in said:
+        import html  # noqa: PLC0415  (slow to load, and seldom needed)
+
         said = html.unescape("".join(re.findall(r'<S S="Error">([^<]*)</S>', said)))
         said = re.sub(r"_x([0-9A-Fa-f]{4})_", lambda escaped: chr(int(escaped[1], 16)), said)
     return re.sub(r"\x1b\[[0-9;]*m", "", said)

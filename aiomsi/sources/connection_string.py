@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from aiomsi._errors import ConfigurationError, without_frames
-from aiomsi.sources._selection import selected
+from aiomsi.sources._selection import CONNECTION_STRING, selected
 from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources.azure_cli import AzureCLI
 from aiomsi.sources.azure_developer_cli import AzureDeveloperCLI
@@ -20,9 +20,7 @@ from aiomsi.sources.workload_identity import WorkloadIdentity
 if TYPE_CHECKING:
     from aiomsi._source import Source
 
-__all__ = ["VARIABLE", "from_connection_string"]
-
-VARIABLE = "AzureServicesAuthConnectionString"
+__all__ = ["from_connection_string"]
 
 _KEYS = {
     name.lower(): name
@@ -86,7 +84,7 @@ def from_connection_string(text: str, surroundings: Surroundings | None = None) 
     except _WrongError as error:
         wrong = ConfigurationError(
             f"the connection string is wrong: {error}; use one of {_FORMS} (it comes from the argument or from"
-            f" {VARIABLE})"
+            f" {CONNECTION_STRING})"
         )
     del text  # A traceback may show what our frames hold, and those of the error above are gone.
     raise wrong

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiomsi._source import chooses_tenant, identity_key_of, max_parallel, time_limit_of
-from aiomsi.sources._selection import VARIABLES, selected
+from aiomsi.sources._selection import CONNECTION_STRING, VARIABLES, selected
 from aiomsi.sources._surroundings import Surroundings
-from aiomsi.sources.connection_string import VARIABLE, from_connection_string
 
 if TYPE_CHECKING:
     from aiomsi._source import Source, TokenRequest
@@ -50,12 +49,14 @@ class _Detected:
         return self._made
 
     def _settings(self) -> list[str | None]:
-        return [self._surroundings.get(variable) for variable in (VARIABLE, *VARIABLES)]
+        return [self._surroundings.get(variable) for variable in (CONNECTION_STRING, *VARIABLES)]
 
     def _make(self) -> Source:
-        if self._surroundings.get(VARIABLE) is None:
+        if self._surroundings.get(CONNECTION_STRING) is None:
             return selected(self._surroundings)
-        return from_connection_string(self._surroundings.get(VARIABLE) or "", self._surroundings)
+        from aiomsi.sources.connection_string import from_connection_string  # noqa: PLC0415  (seldom there)
+
+        return from_connection_string(self._surroundings.get(CONNECTION_STRING) or "", self._surroundings)
 
     @property
     def time_limit(self) -> float:

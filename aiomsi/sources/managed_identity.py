@@ -18,7 +18,7 @@ from aiomsi._errors import (
     about,
 )
 from aiomsi.sources._arc import agent_is_here, key_for
-from aiomsi.sources._entra import check_capabilities
+from aiomsi.sources._entra_application import check_capabilities, check_retry_timeout
 from aiomsi.sources._hosts import ARC_AGENT, IMDS, WORKLOAD_IDENTITY, Host, host_named_by
 from aiomsi.sources._messages import Request
 from aiomsi.sources._retrying import persist
@@ -26,7 +26,6 @@ from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources._tls import Sha1Pin
 from aiomsi.sources._transport import Peer, connect
 from aiomsi.sources._wire import is_guid, is_imds, pin_of, read_token, token_request, token_url
-from aiomsi.sources.workload_identity import WorkloadIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +34,13 @@ if TYPE_CHECKING:
     from aiomsi._token import AccessToken
     from aiomsi.sources._hosts import Selector, SelectorKind
     from aiomsi.sources._messages import Answer
+    from aiomsi.sources.workload_identity import WorkloadIdentity
 
 __all__ = ["ManagedIdentity"]
 
 _ATTEMPT_LIMIT = 15.0  # Seconds for one answer; the Instance Metadata Service may take 10.
 _PROBE_LIMIT = 1.0
+_PROBE_BEATS = 10  # A program that is busy while it starts must not overlook its host, and become somebody else.
 
 _RESOURCE_ID = re.compile(
     r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[^/\s]+",
@@ -81,7 +82,7 @@ class ManagedIdentity:
     ) -> None:
         self._selector = _selector(client_id, object_id, resource_id)
         self._client_capabilities = check_capabilities(client_capabilities)
-        self._retry_timeout = _retry_timeout(retry_timeout)
+        self._retry_timeout = check_retry_timeout(retry_timeout)
         self._surroundings = surroundings or Surroundings()
         # Once it has answered here its silence is an outage, and once it has given a token its refusal is final: no
         # reason to become somebody else.
@@ -150,6 +151,8 @@ class ManagedIdentity:
         """Return whether there is a managed identity, as far as can be told without asking the network; None if not."""
         if self._seen or host_named_by(self._surroundings) or await agent_is_here(self._surroundings):
             return True
+        if self._surroundings.platform == "darwin":  # There are no machines of that kind on Azure.
+            return False
         tag = await self._dmi("chassis_asset_tag")
         if tag == _AZURE_CHASSIS:
             return True
@@ -160,8 +163,8 @@ class ManagedIdentity:
         """Return whether IMDS answers within a second to a request that no imitation of it takes for a real one."""
         url = token_url(IMDS, self._surroundings)
         try:
-            async with connect(url, source=IMDS.name, clock=request.clock) as line:
-                answer = await line.send(Request(url, headers={}), _PROBE_LIMIT)
+            async with connect(url, source=IMDS.name, clock=request.clock, peer=Peer(connect_limit=None)) as line:
+                answer = await line.send(Request(url, headers={}), _PROBE_LIMIT, beats=_PROBE_BEATS)
         except (EndpointError, MalformedResponseError):
             return False
         self._seen = self._seen or is_imds(answer)
@@ -195,6 +198,8 @@ class ManagedIdentity:
         return replace(sent, headers={**sent.headers, "Authorization": f"Basic {key}"}, secrets=(key,))
 
     def _workload(self, request: TokenRequest) -> WorkloadIdentity:
+        from aiomsi.sources.workload_identity import WorkloadIdentity  # noqa: PLC0415  (loaded only where it is one)
+
         kind, client_id = self._selector or ("client_id", None)
         if kind != "client_id":
             raise ConfigurationError(
@@ -215,16 +220,6 @@ class ManagedIdentity:
             return (await path.read_text()).strip()
         except (OSError, UnicodeDecodeError):
             return None
-
-
-def _retry_timeout(seconds: float | None) -> float | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"retry_timeout is a number of seconds, not {seconds!r}")
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"retry_timeout is a number of seconds that is not negative, not {seconds!r}")
-    return float(seconds)
 
 
 def _selector(client_id: str | None, object_id: str | None, resource_id: str | None) -> Selector | None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath, PureWindowsPath
+import os
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from aiomsi._clock import sleep
-from aiomsi._errors import ConfigurationError, SourceUnavailableError
-from aiomsi.sources._entra import (
-    ASSERTION_TYPE,
-    TIME_LIMIT,
-    Proof,
-    application,
-    check_capabilities,
-    entra_token,
-)
-from aiomsi.sources._files import UnfitFileError, read_small
+from aiomsi._errors import ConfigurationError, SourceUnavailableError, about
+from aiomsi.sources._entra import ASSERTION_TYPE, TIME_LIMIT, Proof, entra_token
+from aiomsi.sources._entra_application import application, check_capabilities, check_retry_timeout
+from aiomsi.sources._files import UnfitFileError, absolute, read_small
 from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources._token_proxy import TokenProxy
 
@@ -31,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["WorkloadIdentity"]
 
 _LARGEST_FILE = 64 * 1024
+_EMPTY = "is empty; is it being renewed?"
 _SECOND_LOOK = 1.0  # Seconds until a file that was empty, as if being written, is read again.
 
 
@@ -43,13 +38,13 @@ class WorkloadIdentity:
     for through the proxy of an AKS identity binding, which `AZURE_KUBERNETES_TOKEN_PROXY` names.
 
     *client_capabilities*, such as "CP1", are declared to Entra. *retry_timeout* is for how many seconds a fetch is
-    retried (None: as Entra's documentation says).
+    retried (0: not at all; None: as Entra's documentation says).
 
     Source: Microsoft documentation, "Use Microsoft Entra Workload ID with AKS"; RFC 7523.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: a capability is misspelt.
+        ValueError: a capability is misspelt, or *retry_timeout* is negative.
     """
 
     name = "workload_identity"
@@ -61,20 +56,25 @@ class WorkloadIdentity:
         *,
         client_id: str | None = None,
         tenant_id: str | None = None,
-        token_file: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         authority: str | None = None,
         use_token_proxy: bool = False,
         client_capabilities: Sequence[str] = (),
         retry_timeout: float | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
+        file = None if token_file is None else os.fspath(token_file)
+        given = {"client_id": client_id, "tenant_id": tenant_id, "token_file": file, "authority": authority}
+        for name, value in given.items():
+            if not isinstance(value, str | None):
+                raise TypeError(f"{name} is a string, not {value!r}")
         self._surroundings = surroundings or Surroundings()
         self._client_id = client_id
         self._tenant_id = tenant_id
-        self._token_file = None if token_file is None else str(token_file)
+        self._token_file = file
         self._authority = authority
         self._capabilities = check_capabilities(client_capabilities)
-        self._retry_timeout = retry_timeout
+        self._retry_timeout = check_retry_timeout(retry_timeout)
         self._proxy = TokenProxy(self._surroundings) if use_token_proxy else None
 
     def __repr__(self) -> str:
@@ -89,59 +89,60 @@ class WorkloadIdentity:
             ConfigurationError: something is missing or malformed; nothing was sent.
             AiomsiError: see the subclasses.
         """
-        file = self._token_file or self._surroundings.get("AZURE_FEDERATED_TOKEN_FILE")
-        if file is None:
-            raise SourceUnavailableError(
-                "there is no workload identity: AZURE_FEDERATED_TOKEN_FILE is not set; on Kubernetes, label the pod"
-                " azure.workload.identity/use: 'true' and annotate its service account with the client id",
-                resource=request.resource,
-                source=self.name,
+        with about(request.resource, self.name):
+            file = self._file()
+            app = application(
+                self._surroundings,
+                self.name,
+                client_id=self._client_id,
+                tenant_id=self._tenant_id,
+                authority=self._authority,
+                capabilities=self._capabilities,
             )
-        app = application(
-            self._surroundings,
-            self.name,
-            client_id=self._client_id,
-            tenant_id=self._tenant_id,
-            authority=self._authority,
-            capabilities=self._capabilities,
-        )
-        route = await self._proxy.route() if self._proxy is not None else None
+            route = await self._proxy.route() if self._proxy is not None else None
 
-        async def prove() -> Proof:
-            return await self._assertion(file, request.clock)
+            async def prove() -> Proof:
+                return await self._assertion(file, request.clock)
 
-        return await entra_token(
-            app,
-            request,
-            prove,
-            surroundings=self._surroundings,
-            route=route,
-            retry_timeout=self._retry_timeout,
+            return await entra_token(
+                app, request, prove, surroundings=self._surroundings, route=route, retry_timeout=self._retry_timeout
+            )
+
+    def _file(self) -> str:
+        file = self._token_file or self._surroundings.get("AZURE_FEDERATED_TOKEN_FILE")
+        if file:
+            return file
+        raise SourceUnavailableError(
+            "there is no workload identity: AZURE_FEDERATED_TOKEN_FILE is not set; on Kubernetes, label the pod"
+            " azure.workload.identity/use: 'true' and annotate its service account with the client id"
         )
 
     async def _assertion(self, file: str, clock: Clock) -> Proof:
-        proof = await self._read(file)
-        if proof is None:
+        found = await self._read(file)
+        if found == _EMPTY:
             await sleep(clock, _SECOND_LOOK)
-            proof = await self._read(file)
-        if proof is None:
-            raise ConfigurationError(f"the token file {file!r} is empty; is it being renewed?", source=self.name)
-        return proof
+            found = await self._read(file)
+        if isinstance(found, Proof):
+            return found
+        raise ConfigurationError(f"the token file {file!r} {found}", source=self.name)
 
-    async def _read(self, file: str) -> Proof | None:
-        """Return what the file proves, or None if it is empty."""
-        path = (PureWindowsPath if self._surroundings.platform == "win32" else PurePosixPath)(file)
-        if not path.is_absolute():
-            raise ConfigurationError(f"the token file is {file!r}, which is no absolute path", source=self.name)
+    async def _read(self, file: str) -> Proof | str:
+        """Return what *file* proves, or what is wrong with it; not raised here, where variables hold the proof."""
         try:
-            content, _ = await anyio.to_thread.run_sync(read_small, self._surroundings.place(path), _LARGEST_FILE)
-        except (OSError, UnfitFileError) as error:
-            what = error if isinstance(error, UnfitFileError) else f"cannot be read: {error.strerror}"
-            raise ConfigurationError(f"the token file {file!r} {what}", source=self.name) from None
+            place = self._surroundings.place(absolute(file, self._surroundings.platform))
+            content, _ = await anyio.to_thread.run_sync(read_small, place, _LARGEST_FILE)
+        except UnfitFileError as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
         return _proof(content)
 
 
-def _proof(content: bytes) -> Proof | None:
-    # Blanks and the newline at the end would become part of the assertion.
-    text = content.decode("ascii", errors="replace").strip()
-    return Proof({"client_assertion": text, "client_assertion_type": ASSERTION_TYPE}) if text else None
+def _proof(content: bytes) -> Proof | str:
+    # Blanks, the newline at the end and a byte-order mark would become part of the assertion.
+    text = content.decode("utf-8-sig", errors="replace").strip()
+    if not text:
+        return _EMPTY
+    if not (text.isascii() and text.isprintable()) or " " in text:  # Nobody's private key is sent by mistake.
+        return "holds something else than a token, which has neither blanks nor lines"
+    return Proof({"client_assertion": text, "client_assertion_type": ASSERTION_TYPE})
