@@ -16,7 +16,7 @@ PACKAGE = Path(aiomsi.__file__).parent
 # From the bottom up: a module may import from layers above it in this list, never from its own or from one below.
 LAYERS: list[set[str]] = [
     {"_errors", "_token", "_clock", "_flight", "_lazy", "_resource"},
-    {"_source", "_schedule"},
+    {"_challenge", "_schedule", "_source"},
     {"_backoff", "_fetcher", "_lookout"},
     {"_slot"},
     {"_statistics"},
