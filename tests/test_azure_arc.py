@@ -8,6 +8,7 @@ import stat
 import traceback
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -193,6 +194,11 @@ async def test_an_agent_that_is_down_is_an_outage(paced: PacedClock, tmp_path: P
     assert waits == [1.0, 2.0, 4.0]
 
 
+def test_the_agent_is_asked_at_an_address_that_needs_no_resolving() -> None:
+    """It listens on 127.0.0.1 alone, and `localhost` may be ::1."""
+    assert urlsplit(Surroundings().arc_url).hostname == "127.0.0.1"
+
+
 @pytest.mark.parametrize(
     ("platform", "environ", "path", "found"),
     [
@@ -269,6 +275,7 @@ async def asked_for(realm: str | None, root: Path, clock: PacedClock, platform: 
         f"/{KEYS}/.key",
         f"/{KEYS}/../tokens/a.key",
         f"/{KEYS}/sub/a.key",
+        f"/{KEYS}/a\tb.key",
         f"/{KEYS}2/a.key",
         f"{KEYS}/a.key",
         "a.key",
@@ -325,7 +332,7 @@ def for_everybody(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (linked, "is a symbolic link"),
+        (linked, "is a symbolic link, and was not read"),
         (piped, "is no regular file"),
         (a_folder, "is no regular file"),
         (for_everybody, "was not written by the agent"),

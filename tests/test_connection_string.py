@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pods import pod
+from support import PacedClock
 
-from aiomsi import ConfigurationError, TokenProvider
-from aiomsi.sources import Surroundings, from_connection_string
+from aiomsi import ConfigurationError, EndpointError, TokenProvider
+from aiomsi.endpoint import Answer, IdentityEndpoint
+from aiomsi.sources import Surroundings, TokenRequest, from_connection_string
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLIENT_ID = "11111111-aaaa-4bbb-8ccc-000000000001"
 VAULT_SECRET = "https://myvault.vault.azure.net/secrets/mine"
@@ -85,6 +93,9 @@ def test_what_is_understood(text: str, source: str) -> None:
             "export the certificate",
         ),
         (f"{OF_VAULT}.evil/x", "not of the form https"),
+        (OF_VAULT.replace("myvault.", "my"), "not of the form https"),
+        (OF_VAULT.replace("https", "http"), "not of the form https"),
+        (OF_VAULT.replace("/secrets/", "/keys/"), "not of the form https"),
         (f"RunAs=App;KeyVaultCertificateSecretIdentifier={VAULT_SECRET}", "Identifier needs AppId"),
         (f"{OF_VAULT};KeyVaultUserAssignedManagedIdentityId=hunter2", "is not a client id"),
         ("RunAs=Workload;AppKey=hunter2", "AppKey"),
@@ -99,6 +110,34 @@ def test_what_is_wrong_is_told_without_any_value(text: str, complaint: str) -> N
     said = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "hunter2" not in said.split("from_connection_string")[-1]
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("hunter2", "hunter2"),
+        ("  hunter 2  ", "hunter 2"),
+        ("it's", "it's"),
+        ('say "hi"', 'say "hi"'),
+        ("a=b==", "a=b=="),
+        ("'hunter2'", "hunter2"),
+        ("'  hunter2  '", "  hunter2  "),
+        ("'a;b=c'", "a;b=c"),
+        ("'it''s'", "it's"),
+        ("'say \"hi\"'", 'say "hi"'),
+        ('"hunter2"', "hunter2"),
+        ('"a;b=c"', "a;b=c"),
+        ('"say ""hi"""', 'say "hi"'),
+        ('"it\'s"', "it's"),
+        ("''''", "'"),
+    ],
+)
+async def test_a_value_may_be_quoted(tmp_path: Path, written: str, meant: str) -> None:
+    """Within quotes of one kind those of the other mean nothing, and a doubled one means one."""
+    async with pod(tmp_path) as opened:
+        text = f"RunAs=App;AppId={CLIENT_ID};TenantId=t;AppKey={written} ;"
+        await opened.token(from_connection_string(text, opened.surroundings))
+    assert opened.forms[0]["client_secret"] == meant
 
 
 @given(st.text(alphabet="abRunAs=;'\" \\\n"))
@@ -116,6 +155,21 @@ def test_a_key_vault_is_read_as_whoever_this_is_by_default() -> None:
     environ = {"AzureServicesAuthConnectionString": text, "AZURE_TOKEN_CREDENTIALS": "prod"}
     source = from_connection_string(text, Surroundings(environ=environ))
     assert repr(source) == "KeyVaultCertificate(client_id='a', reader=ManagedIdentity())"
+
+
+@pytest.mark.parametrize(
+    ("option", "waits"), [("", [1, 2, 4]), ("MsiRetryTimeout=2;", [1]), ("MsiRetryTimeout=0;", [])]
+)
+async def test_how_long_a_managed_identity_is_retried(option: str, waits: list[float]) -> None:
+    """MsiRetryTimeout is for how many seconds a host that is in trouble is asked again."""
+    async with IdentityEndpoint() as endpoint:
+        endpoint.script(then=Answer(503))
+        source = from_connection_string(f"RunAs=App;{option}", Surroundings(environ=endpoint.environ("app_service")))
+        clock = PacedClock()
+        request = TokenRequest("https://vault.azure.net", clock=clock, deadline=clock.monotonic() + 90)
+        fetching = asyncio.ensure_future(source.fetch(request))
+        assert await clock.pace(fetching) == waits
+    assert isinstance(fetching.exception(), EndpointError)
 
 
 def test_what_is_wrong_with_the_environment_is_told_too() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiomsi import AccessToken
 from aiomsi.sources._expiry import read_moment, read_seconds
+from aiomsi.sources._messages import Answer
+from aiomsi.sources._token_answer import token_in
 
 NOW = 1_760_000_000.0
 
@@ -106,6 +111,55 @@ def test_what_is_not_understood(value: object) -> None:
 def test_durations(value: object, seconds: float | None) -> None:
     """A lifetime is a positive number of seconds, cut to whole ones."""
     assert read_seconds(value) == seconds
+
+
+VAULT = "https://vault.azure.net"
+OF_AN_HOUR = "eyJhbGciOiJub25lIn0.eyJleHAiOjE3NjAwMDM2MDB9."  # Its `exp` is NOW + 3600.
+
+
+def answered(**members: Any) -> AccessToken | str:
+    """Return what is made of an answer with *members*, in their order."""
+    body = json.dumps({"access_token": "t", **members}).encode()
+    return token_in(Answer(200, {}, body), VAULT, "somebody", NOW)
+
+
+@pytest.mark.parametrize(
+    ("members", "left"),
+    [
+        ({"expires_on": "1760003600", "expires_in": "86399"}, 3600),
+        ({"expires_in": "86399", "expires_on": "1760003600"}, 3600),
+        ({"expires_on": "3599"}, 3599),
+        ({"expires_on": None, "expires_in": "600"}, 600),
+        ({"expires_on": "", "expires_in": 600}, 600),
+        ({"expires_on": "soon", "expires_in": 86398.9998935}, 86398),
+        ({"expires_in": 600, "access_token": OF_AN_HOUR}, 600),
+        ({"access_token": OF_AN_HOUR}, 3600),
+    ],
+)
+def test_which_member_says_when_a_token_ends(members: dict[str, Any], left: float) -> None:
+    """`expires_in` counts from issuance, so it is second to `expires_on`; a token's own claim is the last resort."""
+    token = answered(**members)
+    assert isinstance(token, AccessToken)
+    assert token.expires_on == NOW + left
+
+
+@pytest.mark.parametrize(
+    ("refresh_in", "refresh_on"),
+    [("1800", NOW + 1800), (1800, NOW + 1800), (1800.9, NOW + 1800), ("soon", None), (None, None), (True, None)],
+)
+def test_when_the_host_wants_to_be_asked_again(refresh_in: object, refresh_on: float | None) -> None:
+    """`refresh_in` is a number or the text of one; what makes no sense is no reason to drop a token."""
+    token = answered(expires_in=3600, refresh_in=refresh_in)
+    assert isinstance(token, AccessToken)
+    assert token.refresh_on == refresh_on
+
+
+@pytest.mark.parametrize("echo", [{}, {"resource": None}, {"resource": f"{VAULT}/"}, {"resource": "00000002-0000"}])
+def test_a_token_is_for_what_was_asked(echo: dict[str, Any]) -> None:
+    """Whether and how the host repeats the resource makes no difference."""
+    token = answered(expires_in=3600, **echo)
+    assert isinstance(token, AccessToken)
+    assert token.resource == VAULT
 
 
 @given(st.text() | st.floats() | st.integers() | st.booleans() | st.none())

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -37,6 +38,7 @@ from aiomsi.endpoint import (
     Truncated,
 )
 from aiomsi.sources import ManagedIdentity, Surroundings, TokenRequest
+from aiomsi.sources._hosts import host_named_by
 from aiomsi.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -133,6 +135,38 @@ async def test_a_user_assigned_identity(
     assert len(request.query) == 3
 
 
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_client_id_of_the_environment_names_no_identity_of_the_machine(
+    endpoint: IdentityEndpoint, paced: PacedClock, host: str
+) -> None:
+    """`AZURE_CLIENT_ID` may be an application's; only the default source takes it for the machine's."""
+    await fetched(ManagedIdentity(surroundings=on(endpoint, host, AZURE_CLIENT_ID=CLIENT_ID)), paced)
+    (request,) = endpoint.token_requests
+    assert set(request.parameters) == {"api-version", "resource"}
+
+
+async def test_imds_gets_no_secret(endpoint: IdentityEndpoint, paced: PacedClock) -> None:
+    """A secret that is there without its endpoint is not for IMDS, which is asked over plain http."""
+    environ = {"IDENTITY_HEADER": "s3cret", "MSI_SECRET": "s3cret", "IDENTITY_SERVER_THUMBPRINT": "0" * 40}
+    await fetched(ManagedIdentity(surroundings=bare(endpoint.url, environ=environ)), paced)
+    (request,) = endpoint.token_requests
+    assert "s3cret" not in request.headers.values()
+
+
+async def test_an_endpoint_may_have_a_query(endpoint: IdentityEndpoint, paced: PacedClock) -> None:
+    """What is asked is merged into it: there is one question mark, and no name comes twice."""
+    environ = endpoint.environ("app_service")
+    environ["IDENTITY_ENDPOINT"] += "?site=demo&api-version=2017-09-01&empty="
+    await fetched(ManagedIdentity(surroundings=bare(environ=environ)), paced)
+    (request,) = endpoint.requests
+    assert sorted(request.query) == [
+        ("api-version", "2019-08-01"),
+        ("empty", ""),
+        ("resource", VAULT),
+        ("site", "demo"),
+    ]
+
+
 @pytest.mark.parametrize("selector", [{"object_id": OBJECT_ID}, {"resource_id": RESOURCE_ID}])
 async def test_what_a_host_cannot_select_by_is_told_before_anything_is_sent(
     endpoint: IdentityEndpoint, paced: PacedClock, selector: dict[str, Any]
@@ -177,6 +211,7 @@ async def test_no_proxy_cookie_or_compression_is_involved(
     expected = {"accept", "accept-encoding", "connection", "host", "metadata", "user-agent", "x-identity-header"}
     assert set(request.headers) == expected
     assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["metadata"] == "true"
     assert endpoint.secret not in repr(request)
 
 
@@ -199,7 +234,8 @@ async def test_imds_is_asked_by_four_at_most(endpoint: IdentityEndpoint) -> None
     async with TokenProvider(ManagedIdentity(surroundings=on(endpoint, "imds")), clock=ManualClock()) as provider:
         fetching = [asyncio.create_task(provider.token(f"https://{number}.example")) for number in range(10)]
         for wave in (4, 4, 2):
-            await gate.reached(wave)
+            async with asyncio.timeout(10):
+                await gate.reached(wave)
             most = max(most, gate.held)
             gate.open()
         assert len(set(await asyncio.gather(*fetching))) == 10
@@ -306,6 +342,29 @@ async def test_localhost_is_near_enough(endpoint: IdentityEndpoint, paced: Paced
     assert isinstance((await fetched(ManagedIdentity(surroundings=bare(environ=environ)), paced))[0], AccessToken)
 
 
+async def test_localhost_is_tried_at_all_of_its_addresses(
+    endpoint: IdentityEndpoint, paced: PacedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name may lead to ::1 first, where nobody listens."""
+    port = urlsplit(endpoint.url).port
+    addresses = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+    ]
+    loop = asyncio.get_running_loop().__class__
+    resolve = loop.getaddrinfo
+
+    async def resolve_oddly(self: asyncio.AbstractEventLoop, host: str, *arguments: Any, **options: Any) -> list[Any]:
+        return addresses if host == "localhost" else await resolve(self, host, *arguments, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve_oddly, raising=False)
+    environ = endpoint.environ("app_service")
+    environ["IDENTITY_ENDPOINT"] = environ["IDENTITY_ENDPOINT"].replace("127.0.0.1", "localhost")
+    token, waits = await fetched(ManagedIdentity(surroundings=bare(environ=environ)), paced)
+    assert isinstance(token, AccessToken)
+    assert waits == []
+
+
 def test_https_may_lead_anywhere() -> None:
     """Only plain http is limited to addresses nearby."""
     from aiomsi.sources._transport import _resolver
@@ -326,6 +385,14 @@ def test_https_may_lead_anywhere() -> None:
 def test_a_wrong_identity_is_told_at_once(wrong: dict[str, Any], error: type[Exception], complaint: str) -> None:
     """An identity is named in exactly one way, and spelt right."""
     with pytest.raises(error, match=complaint):
+        ManagedIdentity(**wrong)
+
+
+@pytest.mark.parametrize("name", ["mi_res_id", "msi_res_id", "clientid", "principal_id", "identity_config"])
+def test_a_way_of_naming_that_is_none_is_an_error(name: str) -> None:
+    """A name that only a host or another library knows does not silently mean the system-assigned identity."""
+    wrong: dict[str, Any] = {name: CLIENT_ID}
+    with pytest.raises(TypeError, match=name):
         ManagedIdentity(**wrong)
 
 
@@ -492,6 +559,17 @@ async def test_a_wrong_answer_is_shown_by_its_shape(
     assert waits == []
 
 
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain; charset=utf-16", "application/octet-stream"])
+async def test_a_token_is_one_whatever_its_type_is_said_to_be(
+    endpoint: IdentityEndpoint, paced: PacedClock, content_type: str
+) -> None:
+    """Hosts are careless about the type of what they send; the content decides."""
+    endpoint.script(Answer(200, b'{"access_token": "a-token", "expires_in": "3600"}', content_type=content_type))
+    token, _ = await fetched(ManagedIdentity(surroundings=on(endpoint, "app_service")), paced)
+    assert isinstance(token, AccessToken)
+    assert token.token == "a-token"
+
+
 async def test_a_listener_that_does_not_speak_http_is_told(paced: PacedClock) -> None:
     """Something else on the port is no outage of the host."""
 
@@ -549,6 +627,22 @@ async def test_a_listener_that_does_not_speak_http_is_told(paced: PacedClock) ->
             "invalid_resource",
             "spelling of the resource",
         ),
+        (
+            "app_service",
+            400,
+            {"errorCode": "invalid_resource", "exceptionMessage": "AADSTS500011: no such resource", "message": None},
+            TokenRefusedError,
+            "invalid_resource",
+            "(invalid_resource): AADSTS500011: no such resource; check the spelling of the resource",
+        ),
+        (
+            "app_service",
+            400,
+            {"error": {"code": "UnsupportedApiVersion", "message": "That version is not supported."}},
+            TokenRefusedError,
+            "UnsupportedApiVersion",
+            "(UnsupportedApiVersion): That version is not supported;",
+        ),
         ("app_service", 403, b"", TokenRefusedError, None, "restart the app"),
         ("imds", 401, {"error": "unknown_source"}, TokenRefusedError, "unknown_source", "primary network interface"),
         ("app_service", 302, b"", TokenRefusedError, None, "redirects are not followed"),
@@ -572,6 +666,7 @@ async def test_a_refusal_says_what_to_do(
     error = await refused(ManagedIdentity(surroundings=on(endpoint, host)), paced)
     assert type(error) is kind
     assert (error.status, error.code, error.resource, error.source) == (status, code, VAULT, host)
+    assert VAULT in str(error)
     assert says in str(error)
 
 
@@ -663,6 +758,58 @@ async def test_no_traceback_of_the_provider_shows_the_secret(endpoint: IdentityE
             assert "aiomsi/sources" not in trace.tb_frame.f_code.co_filename
             trace = trace.tb_next
         error = error.__cause__ or error.__context__
+
+
+# Which host is it?
+
+PAIR = {"IDENTITY_ENDPOINT": "https://127.0.0.1:1/token", "IDENTITY_HEADER": "s3cret"}
+OLD_PAIR = {"MSI_ENDPOINT": "http://127.0.0.1:1/token", "MSI_SECRET": "s3cret"}
+FABRIC = {"IDENTITY_SERVER_THUMBPRINT": "0" * 40, "IDENTITY_API_VERSION": "2019-07-01-preview"}
+WORKLOAD = {"AZURE_TENANT_ID": "t", "AZURE_FEDERATED_TOKEN_FILE": "/token"}
+ARC = {"IDENTITY_ENDPOINT": "http://127.0.0.1:1/token", "IMDS_ENDPOINT": "http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "host"),
+    [
+        ({**PAIR, **FABRIC}, "service_fabric"),
+        (PAIR, "app_service"),
+        ({**PAIR, **OLD_PAIR}, "app_service"),  # App Service sets both pairs.
+        ({**PAIR, **WORKLOAD}, "app_service"),
+        ({**ARC, **OLD_PAIR}, "azure_arc"),
+        (OLD_PAIR, "azure_ml"),
+        ({"MSI_ENDPOINT": "http://127.0.0.1:1/token"}, "cloud_shell"),
+        (WORKLOAD, "workload_identity"),  # Which cloud it is may be left open.
+        ({"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1"}, "imds"),
+        ({}, None),
+        ({"IDENTITY_ENDPOINT": "http://127.0.0.1:1/token"}, None),
+        ({"IDENTITY_HEADER": "s3cret"}, None),
+        ({"IDENTITY_HEADER": "s3cret", **FABRIC}, None),
+        ({"IDENTITY_ENDPOINT": "", **OLD_PAIR}, "azure_ml"),
+        ({"IDENTITY_ENDPOINT": "http://127.0.0.1:1/token", "IDENTITY_HEADER": "", **WORKLOAD}, "workload_identity"),
+        (dict.fromkeys((*PAIR, *OLD_PAIR, *FABRIC, *WORKLOAD, *ARC), ""), None),
+    ],
+)
+def test_which_host_the_environment_names(environ: dict[str, str], host: str | None) -> None:
+    """The newer variables go before the older ones, half of a set names nobody, and an empty variable is none."""
+    named = host_named_by(bare(environ=environ))
+    assert (named and named.name) == host
+
+
+async def test_what_the_environment_names_is_found_out_anew_each_time(
+    endpoint: IdentityEndpoint, paced: PacedClock
+) -> None:
+    """Neither a source nor the process remembers a host that the environment has ceased to name."""
+    environ: dict[str, str] = {}
+    source = ManagedIdentity(surroundings=Surroundings(environ=environ, root=NOWHERE, imds_url=endpoint.url))
+    hosts = []
+    for variables in (endpoint.environ("app_service"), endpoint.environ("app_service_2017"), {}):
+        environ.clear()
+        environ.update(variables)
+        token, _ = await fetched(source, paced)
+        assert isinstance(token, AccessToken)
+        hosts.append(token.source)
+    assert hosts == ["app_service", "azure_ml", "imds"]
 
 
 # Is it here?

@@ -107,8 +107,8 @@ async def test_a_thumbprint_that_is_none_is_told(
 
 
 @asynccontextmanager
-async def wiretap() -> AsyncIterator[tuple[int, bytearray]]:
-    """Yield the port of a TLS server with a certificate of its own, and every byte that clients sent to it."""
+async def wiretap(authority: trustme.CA) -> AsyncIterator[tuple[int, bytearray]]:
+    """Yield the port of a TLS server with a certificate of *authority*, and every byte that clients sent to it."""
     heard = bytearray()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,7 +120,7 @@ async def wiretap() -> AsyncIterator[tuple[int, bytearray]]:
             writer.close()
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1], heard
@@ -128,7 +128,7 @@ async def wiretap() -> AsyncIterator[tuple[int, bytearray]]:
 
 async def test_another_certificate_hears_no_byte_of_the_secret(endpoint: IdentityEndpoint, paced: PacedClock) -> None:
     """Whoever squats on the port shows his certificate, and that is the end of it."""
-    async with wiretap() as (port, heard):
+    async with wiretap(trustme.CA()) as (port, heard):
         url = f"https://localhost:{port}/metadata/identity/oauth2/token"
         source = ManagedIdentity(surroundings=in_fabric(endpoint, IDENTITY_ENDPOINT=url))
         error = await refused(source, paced, endpoint.secret)
@@ -144,7 +144,7 @@ async def test_a_valid_chain_does_not_replace_the_pin(
     """A certificate that the system trusts is another one all the same."""
     authority = trustme.CA()
     (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
-    async with wiretap() as (port, heard):
+    async with wiretap(authority) as (port, heard):
         other = {"IDENTITY_ENDPOINT": f"https://localhost:{port}/token", "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
         error = await refused(ManagedIdentity(surroundings=in_fabric(endpoint, **other)), paced, endpoint.secret)
     assert isinstance(error, SecurityError)

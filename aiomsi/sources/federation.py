@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiomsi._errors import ConfigurationError, SourceUnavailableError, about
-from aiomsi.sources._entra import TIME_LIMIT, Proof, application, check_capabilities, entra_token
+from aiomsi.sources._entra import TIME_LIMIT, application, check_capabilities
 from aiomsi.sources._surroundings import Surroundings
-from aiomsi.sources._vouching import Voucher, vouch
+from aiomsi.sources._vouching import Voucher, vouched_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,13 +59,21 @@ class AzurePipelines:
         client_capabilities: Sequence[str] = (),
         surroundings: Surroundings | None = None,
     ) -> None:
+        self._client_id, self._connection, self._token = client_id, service_connection_id, system_access_token
+        del system_access_token  # A traceback may show what a frame holds.
+        if not isinstance(self._token, str | None):
+            raise TypeError(f"system_access_token is a string, not {type(self._token).__name__}")
         self._surroundings = surroundings or Surroundings()
-        self._tenant_id = tenant_id
-        self._client_id = client_id
-        self._connection = service_connection_id
-        self._token = system_access_token
-        self._authority = authority
-        self._capabilities = check_capabilities(client_capabilities)
+        self._tenant_id = _check_text("tenant_id", tenant_id)
+        _check_text("client_id", client_id)
+        _check_text("service_connection_id", service_connection_id)
+        self._application = partial(
+            application,
+            self._surroundings,
+            self.name,
+            authority=_check_text("authority", authority),
+            capabilities=check_capabilities(client_capabilities),
+        )
 
     def __repr__(self) -> str:
         return f"AzurePipelines(client_id={self._client_id!r}, service_connection_id={self._connection!r})"
@@ -80,19 +89,11 @@ class AzurePipelines:
         get = self._surroundings.get
         with about(request.resource, self.name):
             voucher = self._voucher()
-            app = application(
-                self._surroundings,
-                self.name,
+            app = self._application(
                 client_id=self._client_id or get("AZURESUBSCRIPTION_CLIENT_ID"),
                 tenant_id=self._tenant_id or get("AZURESUBSCRIPTION_TENANT_ID"),
-                authority=self._authority,
-                capabilities=self._capabilities,
             )
-
-            async def prove() -> Proof:
-                return await vouch(voucher, request, self._surroundings)
-
-            return await entra_token(app, request, prove, surroundings=self._surroundings)
+            return await vouched_token(voucher, app, request, self._surroundings)
 
     def _voucher(self) -> Voucher:
         get = self._surroundings.get
@@ -104,7 +105,6 @@ class AzurePipelines:
                 "the service connection is not known: give service_connection_id, as the project's settings have it"
             )
         return Voucher(
-            source=self.name,
             title="Azure Pipelines",
             method="POST",
             url_variable="SYSTEM_OIDCREQUESTURI",
@@ -114,7 +114,8 @@ class AzurePipelines:
             token_variable="SYSTEM_ACCESSTOKEN",  # noqa: S106  (its name)
             token=self._token,
             member="oidcToken",
-            advice="map the job's token into the step: env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)",
+            advice="map the job's token into the step (env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)), and see whether"
+            " the pipeline is permitted to use the service connection",
         )
 
 
@@ -146,10 +147,16 @@ class GitHubActions:
         surroundings: Surroundings | None = None,
     ) -> None:
         self._surroundings = surroundings or Surroundings()
-        self._tenant_id = tenant_id
         self._client_id = client_id
-        self._authority = authority
-        self._capabilities = check_capabilities(client_capabilities)
+        self._application = partial(
+            application,
+            self._surroundings,
+            self.name,
+            client_id=_check_text("client_id", client_id),
+            tenant_id=_check_text("tenant_id", tenant_id),
+            authority=_check_text("authority", authority),
+            capabilities=check_capabilities(client_capabilities),
+        )
 
     def __repr__(self) -> str:
         return f"GitHubActions(client_id={self._client_id!r})"
@@ -168,25 +175,13 @@ class GitHubActions:
                     "this is no job of GitHub Actions that may ask for an identity: ACTIONS_ID_TOKEN_REQUEST_URL is"
                     " not set; give the job the permission `id-token: write`"
                 )
-            app = application(
-                self._surroundings,
-                self.name,
-                client_id=self._client_id,
-                tenant_id=self._tenant_id,
-                authority=self._authority,
-                capabilities=self._capabilities,
-            )
-            voucher = _github(_AUDIENCES.get(urlsplit(app.authority).hostname or "", _AUDIENCE))
-
-            async def prove() -> Proof:
-                return await vouch(voucher, request, self._surroundings)
-
-            return await entra_token(app, request, prove, surroundings=self._surroundings)
+            app = self._application()
+            audience = _AUDIENCES.get(urlsplit(app.authority).hostname or "", _AUDIENCE)
+            return await vouched_token(_github(audience), app, request, self._surroundings)
 
 
 def _github(audience: str) -> Voucher:
     return Voucher(
-        source=GitHubActions.name,
         title="GitHub Actions",
         method="GET",
         url_variable="ACTIONS_ID_TOKEN_REQUEST_URL",
@@ -197,3 +192,9 @@ def _github(audience: str) -> Voucher:
         member="value",
         advice="give the job the permission `id-token: write`",
     )
+
+
+def _check_text(name: str, value: str | None) -> str | None:
+    if not isinstance(value, str | None):  # Not shown: people mix them up, and the one next to it is secret.
+        raise TypeError(f"{name} is a string, not {type(value).__name__}")
+    return value
