@@ -235,6 +235,8 @@ async def squatter(challenge: str | None) -> AsyncIterator[tuple[str, list[web.R
 
     async def handle(request: web.Request) -> web.Response:
         requests.append(request)
+        if len(requests) > 9:  # A source that is led round in circles should fail its test, not hang in it.
+            return web.Response(status=500)
         return web.Response(status=401, headers={} if challenge is None else {"WWW-Authenticate": challenge})
 
     application = web.Application()

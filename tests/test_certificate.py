@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 APPLICATION, SOMEBODY = paper(), paper("somebody")
-NOW = 1_760_000_000.0
+NOW = 1_760_000_000.75
 
 
 def loaded(content: bytes, password: bytes | None = None) -> SigningKey:
