@@ -14,6 +14,7 @@ from aiomsi._lazy import lazily
 
 if TYPE_CHECKING:
     from aiomsi._clock import Clock
+    from aiomsi._clouds import AZURE_CHINA, AZURE_PUBLIC_CLOUD, AZURE_US_GOVERNMENT
     from aiomsi._errors import (
         AiomsiError,
         ConfigurationError,
@@ -25,14 +26,19 @@ if TYPE_CHECKING:
         TokenRefusedError,
         WrongLoopError,
     )
+    from aiomsi._middleware import BearerAuth
     from aiomsi._provider import TokenProvider
     from aiomsi._schedule import RefreshPolicy
     from aiomsi._statistics import ProviderStatistics, ResourceStatistics
     from aiomsi._token import AccessToken, Principal
 
 __all__ = [
+    "AZURE_CHINA",
+    "AZURE_PUBLIC_CLOUD",
+    "AZURE_US_GOVERNMENT",
     "AccessToken",
     "AiomsiError",
+    "BearerAuth",
     "Clock",
     "ConfigurationError",
     "EndpointError",
@@ -51,6 +57,7 @@ __all__ = [
 
 _HOMES = {
     "aiomsi._clock": ("Clock",),
+    "aiomsi._clouds": ("AZURE_CHINA", "AZURE_PUBLIC_CLOUD", "AZURE_US_GOVERNMENT"),
     "aiomsi._errors": (
         "AiomsiError",
         "ConfigurationError",
@@ -62,6 +69,7 @@ _HOMES = {
         "TokenRefusedError",
         "WrongLoopError",
     ),
+    "aiomsi._middleware": ("BearerAuth",),
     "aiomsi._provider": ("TokenProvider",),
     "aiomsi._schedule": ("RefreshPolicy",),
     "aiomsi._statistics": ("ProviderStatistics", "ResourceStatistics"),

@@ -16,8 +16,12 @@ import aiomsi.testing
 def test_the_public_names() -> None:
     """The front door has these names, and no more."""
     assert aiomsi.__all__ == [
+        "AZURE_CHINA",
+        "AZURE_PUBLIC_CLOUD",
+        "AZURE_US_GOVERNMENT",
         "AccessToken",
         "AiomsiError",
+        "BearerAuth",
         "Clock",
         "ConfigurationError",
         "EndpointError",
@@ -58,6 +62,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ("import aiomsi", {"aiohttp", "anyio", "aiomsi._provider"}),
         ("from aiomsi import AccessToken", {"aiohttp", "anyio", "aiomsi._provider"}),
         ("from aiomsi import TokenProvider", {"aiohttp", "anyio"}),
+        ("from aiomsi import AZURE_PUBLIC_CLOUD", {"aiohttp", "anyio", "aiomsi._provider"}),
+        ("from aiomsi import BearerAuth", {"anyio", "aiomsi.sources"}),
         ("import aiomsi.testing", {"aiohttp", "anyio", "pytest"}),
         ("import aiomsi.sources", {"click", "rich", "azure"}),
     ],
