@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sys
+import threading
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,12 +18,25 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from aiomsi import TokenProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
     from pods import Pod
 
     from aiomsi.sources import Source
 
-__all__ = ["PASSWORD", "Paper", "abandoned", "cancelled", "certificate", "crowded", "paper", "private_key"]
+__all__ = [
+    "PASSWORD",
+    "Paper",
+    "abandoned",
+    "cancelled",
+    "certificate",
+    "crowded",
+    "paper",
+    "private_key",
+    "threads_of",
+]
 
 PASSWORD = "correct horse"
 STORAGE = "https://storage.azure.com/"
@@ -88,6 +103,23 @@ def certificate(
 def paper(name: str = "application") -> Paper:
     """Return a certificate of *name*, which it has signed itself."""
     return Paper(private_key(name), certificate(name))
+
+
+def threads_of(monkeypatch: pytest.MonkeyPatch, source: type, *names: str) -> list[threading.Thread]:
+    """Return the threads, to be filled, in which the functions *names* are called that the module of *source* uses."""
+    threads: list[threading.Thread] = []
+
+    def noted(what: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            threads.append(threading.current_thread())
+            return what(*arguments, **options)
+
+        return call
+
+    module = sys.modules[source.__module__]
+    for name in names:
+        monkeypatch.setattr(module, name, noted(getattr(module, name)))
+    return threads
 
 
 async def crowded(pod: Pod, source: Source, *, callers: int = 50) -> int:

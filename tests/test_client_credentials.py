@@ -12,11 +12,11 @@ from urllib.parse import quote_plus
 
 import jwt
 import pytest
-from applications import PASSWORD, Paper, abandoned, cancelled, certificate, crowded, paper
+from applications import PASSWORD, Paper, abandoned, cancelled, certificate, crowded, paper, threads_of
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pods import CLIENT_ID, TENANT_ID, VAULT, Pod, check_silence, pod, refusal
 
-from aiomsi import AccessToken, ConfigurationError, EndpointError, SourceUnavailableError, TokenRefusedError
+from aiomsi import ConfigurationError, EndpointError, SourceUnavailableError, TokenRefusedError
 from aiomsi.endpoint import Answer
 from aiomsi.sources import ClientCertificate, ClientSecret
 
@@ -450,20 +450,8 @@ async def test_a_certificate_that_entra_does_not_know(entra: Pod) -> None:
 
 async def test_the_loop_is_not_held_up_by_cryptography(entra: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a key, which may have to be decrypted, and signing with it are done in threads."""
-    threads: list[threading.Thread] = []
-
-    def noted(what: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            threads.append(threading.current_thread())
-            return what(*arguments, **options)
-
-        return call
-
-    for name in ("load_certificate", "sign"):
-        module = sys.modules[ClientCertificate.__module__]
-        monkeypatch.setattr(module, name, noted(getattr(module, name)))
-    outcome, _ = await entra.fetched(with_certificate(entra))
-    assert isinstance(outcome, AccessToken)
+    threads = threads_of(monkeypatch, ClientCertificate, "load_certificate", "sign")
+    await entra.token(with_certificate(entra))
     assert len(threads) == 2
     assert threading.current_thread() not in threads
 

@@ -7,13 +7,14 @@ import base64
 import json
 import logging
 import sys
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
 from aiohttp import web
-from applications import PASSWORD, Paper, abandoned, cancelled, certificate, crowded, paper
+from applications import PASSWORD, Paper, abandoned, cancelled, certificate, crowded, paper, threads_of
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pods import CLIENT_ID, TENANT_ID, Pod, check_silence, pod, refusal
@@ -367,9 +368,10 @@ async def test_without_a_tenant_the_vault_is_not_asked(vault: Vault, token: str)
 )
 async def test_a_vault_that_refuses(vault: Vault, status: int, code: str | None) -> None:
     """It is told what it said, without the token that it may repeat, and which role is needed."""
-    said = {"error": {"code": code, "message": f"Caller {READER} may not."}} if code else ""
+    vault.reader.script("hunter2-opaque")
+    said = {"error": {"code": code, "message": "Caller hunter2-opaque may not."}} if code else ""
     vault.answers.append(Answer(status, said, {"Location": f"https://{ENTRA}/"}))
-    error = await vault.error(TokenRefusedError)
+    error = await vault.error(TokenRefusedError, vault.source(tenant_id=TENANT_ID))
     assert (error.status, error.code, vault.of_entra) == (status, code, [])
     assert "may whoever reads it get secrets (role Key Vault Secrets User)?" in str(error)
     assert len(vault.asked) == 1
@@ -396,6 +398,24 @@ async def test_a_vault_that_cannot_be_reached(vault: Vault) -> None:
     assert waits == [1.0, 2.0, 4.0]
 
 
+async def test_a_vault_that_does_not_answer_is_given_up(vault: Vault) -> None:
+    """An attempt has half a minute, and the fetch ends where there is no time for another one."""
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        reached.set()
+        await gate.wait()
+
+    vault.pod.before_answer = hold
+    fetching = vault.pod.asking(vault.source(), resource=STORAGE, limit=30.5)
+    await reached.wait()
+    assert await vault.pod.clock.next_alarm(fetching) == 30.0
+    await vault.pod.clock.advance(30)
+    with pytest.raises(EndpointError, match="gave no complete answer in time"):
+        await fetching
+    gate.set()
+
+
 async def test_a_vault_that_cannot_be_trusted_hears_nothing(vault: Vault) -> None:
     """The reader's token is sent only to who proves to be the vault."""
     await vault.error(SecurityError, vault.source("https://another.vault.azure.net/secrets/c"))
@@ -418,9 +438,10 @@ async def test_a_vault_that_cannot_be_trusted_hears_nothing(vault: Vault) -> Non
         Answer(body={"value": 7, "contentType": "application/x-pkcs12"}),
         Answer(body={"value": "hunter2", "contentType": "application/x-pkcs12"}),
         Answer(body={"value": "hunter2\u00e9", "contentType": "application/x-pkcs12"}),
+        Answer(body={"value": "hunter2!2", "contentType": "application/x-pkcs12"}),
         Answer(201, held().content or b""),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 async def test_a_secret_that_is_no_certificate(vault: Vault, answer: Answer) -> None:
     """Another type of secret, or what is no base64, is told by its shape only, and goes nowhere."""
@@ -454,6 +475,14 @@ async def test_a_certificate_that_cannot_be_used(vault: Vault, answer: Answer, p
     assert str(error).startswith("the certificate in the key vault ")
     assert problem in str(error)
     assert vault.of_entra == []
+
+
+async def test_the_loop_is_not_held_up_by_cryptography(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the key and signing with it are done in threads."""
+    threads = threads_of(monkeypatch, KeyVaultCertificate, "load_certificate", "sign")
+    await vault.token()
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
 
 
 async def test_without_the_extra_the_next_source_is_asked(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,9 @@ from sybil.parsers.markdown import CodeBlockParser
 import aiomsi
 from aiomsi.endpoint import IdentityEndpoint
 
+# A recipe needs servers of its own: tests/test_recipes.py.
+_RECIPE = re.compile(r"<!-- recipe: (\w+) -->\s*\Z")
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
@@ -24,18 +27,31 @@ def blocks(language: str) -> list[Example]:
     return list(Document.parse(str(README), parser))
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def recipe_of(example: Example) -> str | None:
+    """Return the name of the recipe that the comment before *example* makes it, or None."""
+    found = _RECIPE.search(example.document.text[: example.region.start])
+    return found and found[1]
+
+
+async def execute(code: str, line: int, namespace: dict[str, Any]) -> None:
+    """Run *code*, which stands at that *line* of the README, as `python -m asyncio` does."""
+    compiled = compile(code, f"README.md:{line}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    running = eval(compiled, namespace)  # noqa: S307  (our own README)
+    if inspect.isawaitable(running):
+        await running
+
+
+PLAIN = [example for example in blocks("python") if recipe_of(example) is None]
+
+
+@pytest.mark.parametrize("number", range(len(PLAIN)))
 async def test_each_block_of_python_runs(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each example does what it says, on an app service whose endpoint is the emulator, after those before it."""
     async with IdentityEndpoint() as endpoint:
         for name, value in endpoint.environ("app_service").items():
             monkeypatch.setenv(name, value)
         namespace: dict[str, Any] = {"TokenProvider": aiomsi.TokenProvider}
-        example = blocks("python")[number]
-        code = compile(str(example.parsed), f"README.md:{example.line}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        running = eval(code, namespace)  # noqa: S307  (our own README)
-        if inspect.isawaitable(running):
-            await running
+        await execute(str(PLAIN[number].parsed), PLAIN[number].line, namespace)
         provider = namespace.get("provider")
         if provider is not None:
             await provider.aclose()
