@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import os
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 
 import jwt
 import pytest
@@ -130,7 +131,7 @@ async def test_a_secret_that_is_refused(entra: Pod, tenant_id: str, code: int, a
 async def test_a_secret_that_comes_back_is_not_shown(entra: Pod, status: int) -> None:
     """Whatever the answer repeats of what was sent, the error does not."""
     secret = 'a "quoted" s\u20accret'
-    for told in (secret, quote_plus(secret)):
+    for told in (secret, quote_plus(secret), quote(secret, safe=""), html.escape(secret)):
         entra.answers.extend([Answer(status, {"error": "invalid_client", "error_description": f"Got {told}."})] * 4)
         kind = EndpointError if status == 500 else TokenRefusedError
         assert "Got <redacted>" in str(await entra.error(kind, with_secret(entra, secret)))

@@ -82,6 +82,7 @@ def test_what_is_understood(text: str, source: str) -> None:
         ("RunAs=App;AppId='it''s'", "is not a client id"),
         ('RunAs=App;AppId="a ""b"""', "is not a client id"),
         ("RunAs=App;AppKey=hunter2", "AppKey needs AppId"),
+        ("RunAs=App;AppId=a;TenantId=t;AppKey='hunter2\n'", "AppKey holds control characters"),
         (f"RunAs=App;AppId={CLIENT_ID};AppKey=hunter2", "AppKey needs TenantId"),
         (f"RunAs=App;AppId={CLIENT_ID};TenantId=t", r"\(TenantId\) do not belong"),
         (f"RunAs=App;AppId={CLIENT_ID};TenantId=t;AppKey=hunter2;MsiRetryTimeout=1", "MsiRetryTimeout"),

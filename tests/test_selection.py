@@ -73,6 +73,7 @@ def test_what_is_selected(environ: dict[str, str], source: str) -> None:
         ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential", "AZURE_CLIENT_SECRET": "hunter2"}, "are not all set"),
         ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}, "are not all set"),
         ({"AZURE_CLIENT_ID": "my-app"}, "AZURE_CLIENT_ID is wrong: client_id is 'my-app'"),
+        ({**APPLICATION, "AZURE_CLIENT_SECRET": "hunter2\n"}, "AZURE_CLIENT_SECRET is wrong: client_secret"),
     ],
 )
 async def test_a_wrong_selection_is_told(environ: dict[str, str], complaint: str) -> None:

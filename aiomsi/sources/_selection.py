@@ -79,22 +79,28 @@ def _application(surroundings: Surroundings) -> list[Source]:
         return []
     from aiomsi.sources.client_credentials import ClientCertificate, ClientSecret  # noqa: PLC0415  (seldom there)
 
-    if get(_SECRET):
+    try:
+        if get(_SECRET):
+            return [
+                ClientSecret(
+                    tenant_id=tenant_id,
+                    client_id=client_id,
+                    client_secret=get(_SECRET) or "",
+                    surroundings=surroundings,
+                )
+            ]
         return [
-            ClientSecret(
-                tenant_id=tenant_id, client_id=client_id, client_secret=get(_SECRET) or "", surroundings=surroundings
+            ClientCertificate(
+                tenant_id=tenant_id,
+                client_id=client_id,
+                certificate=get(_CERTIFICATE) or "",
+                password=get(_PASSWORD),
+                send_certificate_chain=(get(_CHAIN) or "").lower() in ("1", "true"),
+                surroundings=surroundings,
             )
         ]
-    return [
-        ClientCertificate(
-            tenant_id=tenant_id,
-            client_id=client_id,
-            certificate=get(_CERTIFICATE) or "",
-            password=get(_PASSWORD),
-            send_certificate_chain=(get(_CHAIN) or "").lower() in ("1", "true"),
-            surroundings=surroundings,
-        )
-    ]
+    except ValueError as error:
+        raise ConfigurationError(f"{_SECRET if get(_SECRET) else _CERTIFICATE} is wrong: {error}") from None
 
 
 def _needed_application(surroundings: Surroundings) -> Source:

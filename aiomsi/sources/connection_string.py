@@ -137,12 +137,15 @@ def _app(settings: _Settings, surroundings: Surroundings) -> Source:
     if "KeyVaultCertificateSecretIdentifier" in settings:
         return _key_vault(settings, surroundings)
     if "AppKey" in settings:
-        return ClientSecret(
-            client_id=settings.need("AppId", "AppKey"),
-            tenant_id=settings.need("TenantId", "AppKey"),
-            client_secret=settings.need("AppKey", "AppKey"),
-            surroundings=surroundings,
-        )
+        try:
+            return ClientSecret(
+                client_id=settings.need("AppId", "AppKey"),
+                tenant_id=settings.need("TenantId", "AppKey"),
+                client_secret=settings.need("AppKey", "AppKey"),
+                surroundings=surroundings,
+            )
+        except ValueError:
+            raise _WrongError("AppKey holds control characters, such as the end of a line") from None
     return _machine(settings.take("AppId"), _retry_timeout(settings), surroundings)
 
 
