@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trustme
@@ -15,10 +16,10 @@ from aiohttp import web
 from aiomsi.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Internet", "PacedClock", "internet"]
+__all__ = ["Internet", "PacedClock", "internet", "nowhere"]
 
 
 class PacedClock(ManualClock):
@@ -47,6 +48,14 @@ class PacedClock(ManualClock):
             waits.append(wait)
             await self.advance(wait)
         return waits
+
+
+@contextmanager
+def nowhere() -> Iterator[str]:
+    """Yield a URL on loopback where nobody listens, nor can begin to meanwhile."""
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 async def _first(alarms: asyncio.Queue[float], task: asyncio.Task[Any]) -> float | None:

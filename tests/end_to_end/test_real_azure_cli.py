@@ -6,16 +6,16 @@ import asyncio
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from support import nowhere
 
 from aiomsi import EndpointError, SourceUnavailableError, TokenProvider, TokenRefusedError
 from aiomsi._token import unverified_claims
@@ -119,12 +119,10 @@ def choose_cloud(az: InstalledCLI, entra: str) -> None:
     az.run("config", "set", "core.instance_discovery=false")
 
 
-@pytest.fixture(scope="module")
-def nowhere() -> Iterator[str]:
-    """Return a URL on loopback where nobody listens."""
-    with closing(socket.socket()) as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+@pytest.fixture(scope="module", name="nowhere")
+def _nowhere() -> Iterator[str]:
+    with nowhere() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
