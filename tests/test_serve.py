@@ -33,11 +33,11 @@ from aiomsi import (
     TokenRefusedError,
 )
 from aiomsi._command_line.commands import cli
-from aiomsi._command_line.issuing import only, tokens_of
-from aiomsi._command_line.serve_options import ServeOptions, problem
-from aiomsi._command_line.serve_variables import FORMATS, conflict, renamed
-from aiomsi._command_line.serve_view import introduction, shown
-from aiomsi._command_line.traffic import Traffic, printable
+from aiomsi._command_line.serve.issuing import only, tokens_of
+from aiomsi._command_line.serve.options import ServeOptions, problem
+from aiomsi._command_line.serve.traffic import Traffic, printable
+from aiomsi._command_line.serve.variables import FORMATS, conflict, renamed
+from aiomsi._command_line.serve.view import introduction, shown
 from aiomsi.endpoint import IssueRefused, ReceivedRequest, TokenAsked
 from aiomsi.sources import AzureCLI
 from aiomsi.testing import ScriptedSource

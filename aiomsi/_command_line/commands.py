@@ -9,8 +9,8 @@ import click
 
 from aiomsi._command_line import token_command
 from aiomsi._command_line.outcome import EXIT_CODES_HELP, logs_shown, run
-from aiomsi._command_line.serve_options import ServeOptions, problem
-from aiomsi._command_line.serve_variables import FORMATS, Variables
+from aiomsi._command_line.serve.options import ServeOptions, problem
+from aiomsi._command_line.serve.variables import FORMATS, Variables
 
 __all__ = ["cli"]
 
@@ -130,7 +130,7 @@ def serve(**options: Any) -> None:
     set, then serves until it is told to end, and shows who asks for what. Each resource is fetched once for all
     clients, and refreshed before they have to wait.
     """
-    from aiomsi._command_line.serve_command import serve  # noqa: PLC0415  (as above)
+    from aiomsi._command_line.serve.command import serve  # noqa: PLC0415  (as above)
 
     wanted = ServeOptions(**options)
     wrong = problem(wanted)

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from aiomsi._command_line.serve_options import DOCKER_NAME
+from aiomsi._command_line.serve.options import DOCKER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

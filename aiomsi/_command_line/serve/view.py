@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from aiomsi._command_line.traffic import printable
+from aiomsi._command_line.serve.traffic import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from aiomsi import ProviderStatistics
-    from aiomsi._command_line.serve_options import ServeOptions
-    from aiomsi._command_line.serve_variables import Variables
-    from aiomsi._command_line.traffic import Entry, Traffic
+    from aiomsi._command_line.serve.options import ServeOptions
+    from aiomsi._command_line.serve.traffic import Entry, Traffic
+    from aiomsi._command_line.serve.variables import Variables
 
 __all__ = ["introduction", "shown"]
 

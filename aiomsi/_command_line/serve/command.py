@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from aiomsi import AiomsiError, TokenProvider
-from aiomsi._command_line.issuing import only, tokens_of
-from aiomsi._command_line.serve_variables import conflict, renamed
-from aiomsi._command_line.serve_view import introduction, shown
-from aiomsi._command_line.traffic import Traffic
+from aiomsi._command_line.serve.issuing import only, tokens_of
+from aiomsi._command_line.serve.traffic import Traffic
+from aiomsi._command_line.serve.variables import conflict, renamed
+from aiomsi._command_line.serve.view import introduction, shown
 from aiomsi.endpoint import Guard, IdentityEndpoint
 from aiomsi.endpoint.tokens import fake_tokens
 from aiomsi.sources import Surroundings, default
@@ -24,8 +24,8 @@ from aiomsi.sources._selection import selected
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from aiomsi._command_line.serve_options import ServeOptions
-    from aiomsi._command_line.serve_variables import Variables
+    from aiomsi._command_line.serve.options import ServeOptions
+    from aiomsi._command_line.serve.variables import Variables
     from aiomsi.endpoint.tokens import Issue
     from aiomsi.sources import Source
 

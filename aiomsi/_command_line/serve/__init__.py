@@ -1,0 +1,1 @@
+"""`aiomsi serve`: an identity endpoint for other programs."""
