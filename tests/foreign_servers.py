@@ -20,7 +20,6 @@ __all__ = ["Given", "Server", "emulator", "serving_fake_tokens", "serving_instal
 
 _PROGRAMS = Path(__file__).parent / "end_to_end"
 _SERVE = (sys.executable, "-P", "-m", "aiomsi", "serve", "--output", "json")
-_AS_DEVELOPER = {"AzureServicesAuthConnectionString": "RunAs=Developer;DeveloperTool=AzureCLI"}
 
 Environs: TypeAlias = "Mapping[str, dict[str, str]]"
 
@@ -110,8 +109,7 @@ def _allowing(resources: Iterable[str]) -> list[str]:
 @contextmanager
 def _serving(island: Island, environ: Mapping[str, str], *options: str) -> Iterator[Environs]:
     command = [*island.entrance, *_SERVE, *options]
-    environ = {**island.environ, **environ, **_AS_DEVELOPER}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env={**island.environ, **environ}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield json.loads(process.stdout.readline())
