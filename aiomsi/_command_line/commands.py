@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from aiomsi._command_line import token_command
 from aiomsi._command_line.outcome import EXIT_CODES_HELP, logs_shown, run
+from aiomsi._command_line.serve_options import ServeOptions, problem
+from aiomsi._command_line.serve_variables import FORMATS, Variables
 
 __all__ = ["cli"]
+
+_PORT = click.IntRange(0, 65_535)
+_PATH = click.Path(path_type=Path)
+_SECONDS = click.FloatRange(min=0, max=1e9)
 
 
 @click.group(
@@ -66,3 +75,70 @@ def demo(callers: int) -> None:
     with logs_shown(shown=False), show(record) as announce:
         run(play(record, announce))
     raise SystemExit(0 if record.kept else 1)
+
+
+@cli.command(epilog=EXIT_CODES_HELP)
+@click.option(
+    "--source",
+    metavar="SOURCE",
+    help="Whose tokens: dev (the usual), prod, or a name as in AZURE_TOKEN_CREDENTIALS, such as azure_cli; default is"
+    " whatever TokenProvider() would take.",
+)
+@click.option("--tenant", metavar="TENANT", help="Give out tokens of this tenant, where the source can choose one.")
+@click.option("--allow", metavar="RESOURCE", multiple=True, help="Give out tokens for this resource alone; repeatable.")
+@click.option("--imds", is_flag=True, help="Speak the protocol of IMDS too, which has no secret; needs --allow.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=_PORT, default=0, help="The port; 0, as usual, is a free one.")
+@click.option("--imds-port", type=_PORT, default=0, help="The port of IMDS, which has one of its own.")
+@click.option(
+    "--host-name",
+    "host_names",
+    metavar="NAME",
+    multiple=True,
+    help="A name by which clients may ask, too; the first is the one that they are told.",
+)
+@click.option("--beyond-loopback", is_flag=True, help="Let --host be an address that others can reach.")
+@click.option("--socket", type=_PATH, help="Listen at this Unix socket instead, which is for you alone.")
+@click.option(
+    "--output",
+    type=click.Choice(list(FORMATS)),
+    default="env",
+    show_default=True,
+    help="The form in which to print what clients must set.",
+)
+@click.option("--emulate", is_flag=True, help="Give out fake tokens, and nobody's real ones.")
+@click.option(
+    "--play",
+    metavar="HOST",
+    multiple=True,
+    help="Emulator: play this host (app_service, app_service_2017, imds, azure_arc, azure_ml, cloud_shell,"
+    " service_fabric, entra) instead of the first three; repeatable.",
+)
+@click.option("--root", type=_PATH, help="Emulator: the folder for the files of Arc and Entra.")
+@click.option(
+    "--lifetime",
+    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    metavar="SECONDS",
+    help="Emulator: how long tokens are good.",
+)
+@click.option("--latency", type=_SECONDS, metavar="SECONDS", help="Emulator: how long each answer takes.")
+@click.option("--date-text", is_flag=True, help="Emulator: write expiry as a date in App Service's older protocol.")
+def serve(**options: Any) -> None:
+    """Give the tokens of your `az login` to containers, and to programs in any language.
+
+    Speaks App Service's protocols, so that every Azure SDK takes it for a managed identity. Prints what clients must
+    set, then serves until it is told to end, and shows who asks for what. Each resource is fetched once for all
+    clients, and refreshed before they have to wait.
+    """
+    from aiomsi._command_line.serve_command import serve  # noqa: PLC0415  (as above)
+
+    wanted = ServeOptions(**options)
+    wrong = problem(wanted)
+    if wrong is not None:
+        raise click.UsageError(wrong)
+
+    def announce(variables: Variables) -> None:
+        click.echo(FORMATS[wanted.output](variables))
+
+    with logs_shown(shown=False):
+        run(serve(wanted, announce))

@@ -4,18 +4,21 @@ It imports nothing else of aiomsi, so that a client and this endpoint cannot be 
 """
 
 from .faults import Answer, Drip, Gate, Hang, Huge, Reset, Slow, Step, Truncated
+from .guard import Guard
 from .received import ReceivedRequest
-from .server import IdentityEndpoint
+from .server import IdentityEndpoint, Observer
 from .tokens import IssueRefused, TokenAsked, TokenGiven
 
 __all__ = [
     "Answer",
     "Drip",
     "Gate",
+    "Guard",
     "Hang",
     "Huge",
     "IdentityEndpoint",
     "IssueRefused",
+    "Observer",
     "ReceivedRequest",
     "Reset",
     "Slow",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
+import os
+import socket
+import stat
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,6 +17,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 # How long, in seconds, an issuer that swallows its cancellation may hold up the closing.
 _GRACE = 0.5
@@ -21,21 +26,34 @@ _LOCALHOST = ("127.0.0.1", "::1")
 
 
 class Sockets:
-    """Listen on *address*, and hand every request to whoever opened them.
+    """Listen on *address*, or on the Unix socket *path*, and hand every request to whoever opened them.
 
     A port of 0 is a free one, found when they are opened first, and the same ever after. Raises ValueError for an
-    address that is not loopback, and for what is no port.
+    address that is none, or not loopback where *beyond_loopback* is not said, and for what is no port.
     """
 
-    def __init__(self, address: str, port: int, tls_port: int) -> None:
-        self.address = _loopback(address)
+    def __init__(
+        self, address: str, port: int, tls_port: int, *, path: Path | None = None, beyond_loopback: bool = False
+    ) -> None:
+        self.address = _address(address, beyond_loopback=beyond_loopback)
         self._port, self._tls_port = _port("port", port), _port("tls_port", tls_port)
+        if path is not None and not hasattr(socket, "AF_UNIX"):
+            raise ValueError("unix_socket must be None on this platform, which has none")
+        self._path = path
         self._listeners: list[asyncio.Server] = []
         self._server: web.Server | None = None
 
     @property
+    def names(self) -> frozenset[str]:
+        """What a Host header calls it, without a port."""
+        local = self._path is not None or ipaddress.ip_address(self.address).is_loopback
+        return frozenset({self._bracketed, "localhost"} if local else {self._bracketed})
+
+    @property
     def url(self) -> str | None:
-        """Where plain HTTP is, or None until there is a port."""
+        """Where plain HTTP is, or None until there is a port; at a Unix socket any name will do."""
+        if self._path is not None:
+            return "http://localhost"
         return f"http://{self._bracketed}:{self._port}" if self._port else None
 
     @property
@@ -67,23 +85,36 @@ class Sockets:
         mute = logging.Logger("aiomsi.endpoint", logging.CRITICAL + 1)  # noqa: LOG001  # Nobody can switch it on.
         self._server = server = web.Server(answer, handler_cancellation=True, access_log=None, logger=mute)
         try:
-            self._port = await self._listen(server, self._port, None)
+            if self._path is not None:
+                await self._listen_at(self._path, server)
+            else:
+                self._port = await self._listen(server, self._port, None)
             if context is not None:
                 self._tls_port = await self._listen(server, self._tls_port, context)
         except BaseException:
             await self.close()
             raise
 
-    async def close(self) -> None:
-        """Stop listening and cut all connections, those of requests that hang too; closing twice does no harm."""
+    async def close(self, grace: float = 0.0) -> None:
+        """Stop listening, give requests under way *grace* seconds to be answered, and cut what is left.
+
+        Closing twice does no harm.
+        """
         listeners, self._listeners = self._listeners, []
         server, self._server = self._server, None
         for listener in listeners:
             listener.close()
-        if server is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE):
-                    await _cut_all(server)
+        if listeners and self._path is not None:
+            await asyncio.to_thread(self._path.unlink, missing_ok=True)
+        if server is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                server.pre_shutdown()  # Hangs up on those who ask nothing at the moment.
+                await server.shutdown(grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await _cut_all(server)
 
     @property
     def _bracketed(self) -> str:
@@ -94,6 +125,10 @@ class Sockets:
         listener = await loop.create_server(server, self.address, port, backlog=1024, ssl=context)
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
+
+    async def _listen_at(self, path: Path, server: web.Server) -> None:
+        opened = await asyncio.to_thread(_bound, path)
+        self._listeners.append(await asyncio.get_running_loop().create_unix_server(server, sock=opened))
 
 
 async def _cut_all(server: web.Server) -> None:
@@ -106,14 +141,41 @@ async def _cut_all(server: web.Server) -> None:
         await asyncio.sleep(0)
 
 
-def _loopback(host: str) -> str:
-    # Real tokens may pass here in plain http, so nobody else's machine gets to ask.
+def _bound(path: Path) -> socket.socket:
+    """Return a socket at *path* for its owner only, in place of one at which nobody listens any more."""
+    with contextlib.suppress(FileNotFoundError):
+        _clear(path)
+    opened = socket.socket(socket.AF_UNIX)
     try:
-        if ipaddress.ip_address(host).is_loopback:
+        opened.bind(str(path))
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)  # Nobody can connect before that: it does not listen yet.
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _clear(path: Path) -> None:
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise FileExistsError(errno.EEXIST, "there is a file already, which is no socket", str(path))
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as caller:
+        try:
+            caller.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
+
+
+def _address(host: str, *, beyond_loopback: bool) -> str:
+    # Real tokens may pass here in plain http, so nobody else's machine gets to ask, unless somebody wanted it so.
+    try:
+        if ipaddress.ip_address(host).is_loopback or beyond_loopback:
             return host
     except ValueError:
         pass
-    raise ValueError(f"host must be a loopback address such as 127.0.0.1, not {host!r}")
+    wanted = "an IP address" if beyond_loopback else "a loopback address such as 127.0.0.1"
+    raise ValueError(f"host must be {wanted}, not {host!r}")
 
 
 def _port(name: str, port: int) -> int:

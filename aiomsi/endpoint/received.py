@@ -22,7 +22,8 @@ class ReceivedRequest:
     *query* is decoded; *headers* have lower-case names, and those sent twice are joined by ", "; *body* is cut after
     64 KiB; *host* is the protocol that the request spoke, or None; *resource* is what a token was asked for, be it by
     query or form, as resource or as scope; *received_at* is Unix time in seconds, UTC. *scheme* is "https" if it came
-    over TLS, else "http"; *form* is the decoded body of a form.
+    over TLS, else "http"; *form* is the decoded body of a form. *remote* is the address of whoever asked, or None at a
+    Unix socket.
     """
 
     method: str
@@ -35,6 +36,7 @@ class ReceivedRequest:
     received_at: float
     scheme: str = "http"
     form: Pairs = field(default=(), repr=False)  # It may hold a secret or an assertion.
+    remote: str | None = None
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -67,6 +69,7 @@ async def receive(request: web.BaseRequest, received_at: float) -> ReceivedReque
         received_at=received_at,
         scheme=request.scheme,
         form=form,
+        remote=request.remote or None,
     )
 
 

@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Self, TypeAlias, get_args
 
 from .certificate import Certificate, issue_certificate
 from .faults import Answer, Step, at_least_zero, play, respond
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aiohttp import web
+
+    from .guard import Guard
+
+Observer: TypeAlias = "Callable[[ReceivedRequest, TokenAsked | None, int], object]"
+"""Told of each answer: the request, what it asked for if it did so properly, and the HTTP status."""
 
 _log = logging.getLogger("aiomsi.endpoint")
 
@@ -43,15 +48,17 @@ class IdentityEndpoint:
       system, and is this endpoint's alone. Arc's key files are put there, and Entra's federated token and `ca.pem`;
     * "service_fabric" and "entra", which are asked over TLS and need `pip install 'aiomsi[testing]'`.
 
-    *host* is a loopback address; *port* and, for TLS, *tls_port* 0 take a free port. *latency* is how many seconds
-    each answer takes. *wall* tells the Unix time in seconds, UTC. *date_text* makes the 2017 protocol write expiry as
-    it does on Linux, `06/20/2019 02:57:58 +00:00`. *arc_ignores_selectors* makes Arc give out the system-assigned
-    identity whoever was asked for, as old agents do.
+    *host* is a loopback address, or any with *beyond_loopback*; *port* and, for TLS, *tls_port* 0 take a free port.
+    With *unix_socket* it listens there instead, for its own user only. A *guard* turns away what web pages and proxies
+    send. *latency* is how many seconds each answer takes. *wall* tells the Unix time in seconds, UTC. *date_text* makes
+    the 2017 protocol write expiry as it does on Linux, `06/20/2019 02:57:58 +00:00`. *arc_ignores_selectors* makes Arc
+    give out the system-assigned identity whoever was asked for, as old agents do.
 
     Raises ValueError for arguments that make no sense. A closed endpoint may be started again, on the ports it had.
 
-    *requests* are all requests in the order in which they came; *token_requests* are those among them that asked
-    properly for a token.
+    *requests* are all requests in the order in which they came, or the last *remembered* of them; *token_requests* are
+    those among them that asked properly for a token. *observe* is called after each answer with the request, with what
+    it asked for if it did so properly, and with the HTTP status of the answer.
     """
 
     requests: list[ReceivedRequest]
@@ -64,6 +71,9 @@ class IdentityEndpoint:
         host: str = "127.0.0.1",
         port: int = 0,
         tls_port: int = 0,
+        unix_socket: Path | None = None,
+        beyond_loopback: bool = False,
+        guard: Guard | None = None,
         hosts: Iterable[str] = ("app_service", "app_service_2017", "imds"),
         root: Path | None = None,
         lifetime: float = 86_400.0,
@@ -71,13 +81,22 @@ class IdentityEndpoint:
         date_text: bool = False,
         arc_ignores_selectors: bool = False,
         wall: Callable[[], float] = time.time,
+        remembered: int | None = None,
+        observe: Observer = lambda _received, _asked, _status: None,
     ) -> None:
         if not 0 < lifetime < float("inf"):
             raise ValueError(f"lifetime must be more than 0 seconds, not {lifetime!r}")
-        self._sockets = Sockets(host, port, tls_port)
+        if remembered is not None and remembered < 0:
+            raise ValueError(f"remembered must be at least 0, not {remembered!r}")
+        self._sockets = Sockets(host, port, tls_port, path=unix_socket, beyond_loopback=beyond_loopback)
         self._rows = chosen(
             hosts, date_text=date_text, arc_ignores_selectors=arc_ignores_selectors, has_root=root is not None
         )
+        if unix_socket is not None and any(row.tls for row in self._rows):
+            raise ValueError("unix_socket must be None to play a host that is asked over TLS")
+        self._guard = guard
+        self._remembered = remembered
+        self._observe = observe
         self._issue = fake_tokens(wall, lifetime) if issue is None else issue
         self._wall = wall
         self._keyring = Keyring(root, wall)
@@ -173,9 +192,12 @@ class IdentityEndpoint:
             await self._prepare()
         await self._sockets.open(self._handle, self._certificate.context if self._certificate else None)
 
-    async def aclose(self) -> None:
-        """Stop listening and cut all connections, those of requests that hang too; closing twice does no harm."""
-        await self._sockets.close()
+    async def aclose(self, *, grace: float = 0.0) -> None:
+        """Stop listening, give the requests under way *grace* seconds to be answered, and cut all connections.
+
+        Closing twice does no harm.
+        """
+        await self._sockets.close(grace)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -196,22 +218,36 @@ class IdentityEndpoint:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         received = await receive(request, self._wall())
-        host = recognise(self._rows, received)
+        host = self._objection(received, request) or recognise(self._rows, received)
         if isinstance(host, Answer):
-            self.requests.append(received)
-            return await self._refuse(host, {})
+            self._remember(self.requests, received)
+            return await self._refuse(received, host, {})
         received = replace(received, host=host.name)
-        self.requests.append(received)
+        self._remember(self.requests, received)
         verdict = await admit(host, received, self._keyring)
         if isinstance(verdict, Answer):
-            return await self._refuse(verdict, host.headers)
-        self.token_requests.append(received)
+            return await self._refuse(received, verdict, host.headers)
+        self._remember(self.token_requests, received)
         step = self._steps.popleft() if self._steps else self._then
         await asyncio.sleep(self._latency)
-        return await play(step, request, partial(self._answer, host, verdict), host.headers)
+        response = await play(step, request, partial(self._answer, host, verdict), host.headers)
+        self._observe(received, verdict, response.status)
+        return response
 
-    async def _refuse(self, refusal: Answer, always: Mapping[str, str]) -> web.Response:
+    def _objection(self, received: ReceivedRequest, request: web.BaseRequest) -> Answer | None:
+        if not request.content.at_eof():
+            return _forbidden(413, "The body is longer than that of any request for a token.")
+        said = None if self._guard is None else self._guard.objection(received, self._sockets.names)
+        return None if said is None else _forbidden(403, said)
+
+    def _remember(self, record: list[ReceivedRequest], received: ReceivedRequest) -> None:
+        record.append(received)
+        if self._remembered is not None and len(record) > self._remembered:
+            del record[0]
+
+    async def _refuse(self, received: ReceivedRequest, refusal: Answer, always: Mapping[str, str]) -> web.Response:
         await asyncio.sleep(self._latency)
+        self._observe(received, None, refusal.status)
         return respond(refusal, always)
 
     async def _answer(self, host: Host, asked: TokenAsked) -> Answer:
@@ -232,3 +268,7 @@ class IdentityEndpoint:
             if row.name == host:
                 return row
         raise ValueError(f"unknown host {host!r}; this endpoint plays {', '.join(row.name for row in self._rows)}")
+
+
+def _forbidden(status: int, message: str) -> Answer:
+    return Answer(status, {"error": {"code": "Forbidden", "message": message}})

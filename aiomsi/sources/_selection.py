@@ -35,13 +35,16 @@ VARIABLES = (_SELECTION, _TENANT, _CLIENT, _SECRET, _CERTIFICATE, _PASSWORD, _CH
 """What `selected` depends on."""
 
 
-def selected(surroundings: Surroundings, *, retry_timeout: float | None = None) -> Source:
-    """Return the source that the environment selects; *retry_timeout* is the managed identity's, in seconds.
+def selected(surroundings: Surroundings, selection: str | None = None, *, retry_timeout: float | None = None) -> Source:
+    """Return the source that *selection* names, or else the environment's variable of the same meaning.
+
+    *retry_timeout* is the managed identity's, in seconds.
 
     Raises:
-        ConfigurationError: it selects one that does not exist, or with variables that are missing or malformed.
+        ConfigurationError: there is no such source, or variables that it needs are missing or malformed.
     """
-    selection = (surroundings.get(_SELECTION) or "").strip().lower()
+    said_by = _SELECTION if selection is None else "the source"
+    selection = (selection or surroundings.get(_SELECTION) or "").strip().lower()
     machine = [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
     tools = [tool(surroundings=surroundings) for tool in _TOOLS]
     if not selection:
@@ -59,7 +62,7 @@ def selected(surroundings: Surroundings, *, retry_timeout: float | None = None) 
     if name in _BY_NAME:
         return _named(*_BY_NAME[name], surroundings)
     known = ", ".join(sorted(("environment", "managedidentity", *_BY_NAME)))
-    raise ConfigurationError(f"{_SELECTION} is {selection!r}, but should be dev, prod, or the name of one of {known}")
+    raise ConfigurationError(f"{said_by} is {selection!r}, but should be dev, prod, or the name of one of {known}")
 
 
 def _managed_identity(surroundings: Surroundings, retry_timeout: float | None) -> ManagedIdentity:
@@ -108,7 +111,7 @@ def _needed_application(surroundings: Surroundings) -> Source:
     if found:
         return found[0]
     raise ConfigurationError(
-        f"{_SELECTION} selects the environment's application, but {_TENANT}, {_CLIENT} and one of {_SECRET} and"
+        f"the environment's application is selected, but {_TENANT}, {_CLIENT} and one of {_SECRET} and"
         f" {_CERTIFICATE} are not all set"
     )
 

@@ -1,0 +1,56 @@
+"""How a provider's tokens get to the clients of an endpoint, and its errors too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiomsi import AiomsiError, EndpointError, MalformedResponseError, TokenRefusedError
+from aiomsi.endpoint import IssueRefused, TokenGiven
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiomsi import TokenProvider
+    from aiomsi.endpoint import TokenAsked
+    from aiomsi.endpoint.tokens import Issue
+
+__all__ = ["only", "tokens_of"]
+
+
+def tokens_of(provider: TokenProvider, *, tenant_id: str | None = None) -> Issue:
+    """Return an issuer of the tokens of *provider*, whichever identity a client selects."""
+
+    async def issue(asked: TokenAsked) -> TokenGiven:
+        try:
+            token = await provider.access_token(asked.resource, tenant_id=tenant_id)
+        except ValueError as error:
+            raise IssueRefused(400, "invalid_resource", str(error)) from None
+        except AiomsiError as error:
+            raise IssueRefused(_status(error), _code(error), str(error), error.retry_after) from None
+        return TokenGiven(token.token, token.expires_on)
+
+    return issue
+
+
+def only(resources: Iterable[str], issue: Issue) -> Issue:
+    """Return *issue*, for *resources* alone, with or without a slash at the end."""
+    allowed = {resource.rstrip("/") for resource in resources}
+
+    async def issue_if_allowed(asked: TokenAsked) -> TokenGiven:
+        if asked.resource.removesuffix("/.default").rstrip("/") not in allowed:
+            message = f"This endpoint gives out no tokens for {asked.resource!r}; start it with --allow to have them."
+            raise IssueRefused(403, "resource_not_allowed", message)
+        return await issue(asked)
+
+    return issue_if_allowed
+
+
+def _status(error: AiomsiError) -> int:
+    """Return the HTTP status for *error*: 5xx only where it may help to ask again, since clients do."""
+    if isinstance(error, EndpointError):
+        return 503
+    return 502 if isinstance(error, MalformedResponseError) else 400
+
+
+def _code(error: AiomsiError) -> str:
+    return "access_denied" if isinstance(error, TokenRefusedError) else "unavailable"

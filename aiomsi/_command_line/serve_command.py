@@ -1,0 +1,121 @@
+"""`aiomsi serve`: an identity endpoint that gives out the tokens of a source to whoever is told its secret."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aiomsi import AiomsiError, TokenProvider
+from aiomsi._command_line.issuing import only, tokens_of
+from aiomsi._command_line.serve_variables import conflict, renamed
+from aiomsi._command_line.serve_view import introduction, shown
+from aiomsi._command_line.traffic import Traffic
+from aiomsi.endpoint import Guard, IdentityEndpoint
+from aiomsi.endpoint.tokens import fake_tokens
+from aiomsi.sources import Surroundings, default
+from aiomsi.sources._selection import selected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aiomsi._command_line.serve_options import ServeOptions
+    from aiomsi._command_line.serve_variables import Variables
+    from aiomsi.endpoint.tokens import Issue
+    from aiomsi.sources import Source
+
+__all__ = ["serve"]
+
+_DAY = 86_400.0
+_GRACE = 5.0  # Seconds for the requests under way, when it is told to end.
+
+
+async def serve(options: ServeOptions, announce: Callable[[Variables], object]) -> None:
+    """Serve until the process is told to end; *announce* is called once with what clients must set.
+
+    Raises:
+        AiomsiError: it cannot listen there, or there is no such source.
+        ValueError: what clients must set cannot be written in the form that was asked for.
+    """
+    async with AsyncExitStack() as stack:
+        ended = stack.enter_context(_told_to_end())
+        provider = None
+        if not options.emulate:
+            provider = await stack.enter_async_context(TokenProvider(_source(options)))
+        traffic = Traffic()
+        variables = await _open(options, _issue(options, provider), traffic, stack)
+        name = conflict(variables)
+        if name is not None and options.output != "json":
+            raise ValueError(f"the protocols played want different values of {name}; choose one, or --output json")
+        announce(variables)
+        introduction(options, variables)
+        with shown(traffic, None if provider is None else provider.statistics):
+            await ended.wait()
+
+
+def _source(options: ServeOptions) -> Source:
+    return default() if options.source == "default" else selected(Surroundings(), options.source or "dev")
+
+
+def _issue(options: ServeOptions, provider: TokenProvider | None) -> Issue:
+    if provider is None:
+        issue = fake_tokens(time.time, options.lifetime or _DAY)
+    else:
+        issue = tokens_of(provider, tenant_id=options.tenant)
+    return only(options.allow, issue) if options.allow else issue
+
+
+async def _open(options: ServeOptions, issue: Issue, traffic: Traffic, stack: AsyncExitStack) -> Variables:
+    """Open the endpoints, to be closed by *stack*, and return what leads to each protocol."""
+    root = options.root
+    if root is None and options.emulate:
+        root = Path(await stack.enter_async_context(anyio.TemporaryDirectory(prefix="aiomsi-")))
+    variables: dict[str, dict[str, str]] = {}
+    for hosts, port in options.groups:
+        endpoint = IdentityEndpoint(
+            issue,
+            host=options.host,
+            port=port,
+            unix_socket=options.socket,
+            beyond_loopback=options.beyond_loopback,
+            guard=Guard(options.names),
+            hosts=hosts,
+            root=root,
+            latency=options.latency or 0.0,
+            date_text=options.date_text,
+            remembered=0,
+            observe=traffic.observe,
+        )
+        try:
+            await endpoint.start()
+        except (OSError, ImportError) as error:
+            raise AiomsiError(f"cannot serve {', '.join(hosts)}: {error}") from error
+        stack.push_async_callback(endpoint.aclose, grace=_GRACE)
+        variables |= {host: renamed(endpoint.environ(host), endpoint.url, options.names[:1]) for host in hosts}
+    return variables
+
+
+@contextmanager
+def _told_to_end() -> Iterator[asyncio.Event]:
+    """Yield an event that is set when the process is told to end; being told again ends it at once."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def end() -> None:
+        ended.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        with suppress(NotImplementedError):  # On Windows, where Ctrl-C cancels instead.
+            loop.add_signal_handler(number, end)
+    try:
+        yield ended
+    finally:
+        if not ended.is_set():
+            end()

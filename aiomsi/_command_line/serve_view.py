@@ -1,0 +1,117 @@
+"""How `aiomsi serve` looks while it runs: a picture that moves, or a line for each request where nobody watches."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from aiomsi._command_line.traffic import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import RenderableType
+
+    from aiomsi import ProviderStatistics
+    from aiomsi._command_line.serve_options import ServeOptions
+    from aiomsi._command_line.serve_variables import Variables
+    from aiomsi._command_line.traffic import Entry, Traffic
+
+__all__ = ["introduction", "shown"]
+
+_FRAMES_PER_SECOND = 4
+_GOOD = 200
+
+
+def introduction(options: ServeOptions, variables: Variables, console: Console | None = None) -> None:
+    """Say once what is served, to whom."""
+    console = console or Console(stderr=True, highlight=False)
+    what = (
+        "fake tokens"
+        if options.emulate
+        else "the developer's tokens"
+        if options.source in (None, "dev")
+        else f"tokens of {options.source}"
+    )
+    where = options.socket or ", ".join(_addresses(variables))
+    lines = [f"Serving {what} at {where}, until Ctrl-C."]
+    if "imds" in variables and not options.emulate:
+        lines.append(f"IMDS has no secret: every program that gets there may have {', '.join(options.allow)}.")
+    if options.beyond_loopback:
+        lines.append("Other machines may get there too. What passes is not encrypted.")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _addresses(variables: Variables) -> list[str]:
+    """Return the URLs in *variables*, cut to scheme, host and port."""
+    values = (urlsplit(value) for wanted in variables.values() for value in wanted.values())
+    return list(dict.fromkeys(f"{url.scheme}://{url.netloc}" for url in values if url.netloc))
+
+
+@contextmanager
+def shown(
+    traffic: Traffic, statistics: Callable[[], ProviderStatistics] | None, console: Console | None = None
+) -> Iterator[None]:
+    """Show what is asked while it lasts; *statistics* tells which tokens are held, where there is a provider."""
+    console = console or Console(stderr=True, highlight=False)
+    selected = "the developer's, not {}" if statistics else "{}"
+    if not console.is_terminal:
+        traffic.listeners.append(lambda request: console.print(_line(request, selected), markup=False, soft_wrap=True))
+        yield
+        return
+
+    def picture() -> RenderableType:
+        held = () if statistics is None else (_tokens(statistics(), traffic),)
+        return Group(_requests(traffic, selected), *held)
+
+    with Live(console=console, refresh_per_second=_FRAMES_PER_SECOND, get_renderable=picture):
+        yield
+
+
+def _line(request: Entry, selected: str) -> str:
+    words = [_clock(request.at), request.protocol, request.resource, str(request.status), request.client]
+    return " ".join([*words, *([f"[{selected.format(request.identity)}]"] if request.identity else [])])
+
+
+def _requests(traffic: Traffic, selected: str) -> Table:
+    table = _table("last requests", "client", "protocol", "resource", "identity", "answer")
+    for request in traffic.last:
+        identity = selected.format(request.identity) if request.identity else "default"
+        answer = Text(str(request.status), style="green" if request.status == _GOOD else "red")
+        cells = (_clock(request.at), request.client, request.protocol, request.resource, identity)
+        table.add_row(*map(Text, cells), answer)
+    total = f"{traffic.given.total():,} tokens given, {traffic.refused:,} requests refused"
+    table.caption, table.caption_justify = total, "left"
+    return table
+
+
+def _tokens(statistics: ProviderStatistics, traffic: Traffic) -> Table:
+    table = _table("tokens held", "of", "state", "valid for", "given", "fetched")
+    for resource in statistics.resources:
+        left = "-" if resource.expires_on is None else f"{max(0, resource.expires_on - time.time()) / 60:.0f} min"
+        fetched = f"{resource.fetches} ({resource.failures} failed)" if resource.failures else str(resource.fetches)
+        given = f"{traffic.given[resource.resource]:,}"
+        table.add_row(*map(Text, (resource.resource, resource.source or "-", resource.state, left, given, fetched)))
+        if resource.last_error:
+            table.add_row(Text(printable(resource.last_error.splitlines()[0]), style="red"))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))

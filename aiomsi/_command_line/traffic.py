@@ -1,0 +1,73 @@
+"""Who asked `aiomsi serve` for what: the last requests, and how often each resource was asked for."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiomsi.endpoint import ReceivedRequest, TokenAsked
+
+__all__ = ["Entry", "Traffic", "printable"]
+
+_OK = 200
+_LAST = 12
+_LONGEST = 200  # Characters of what a client says of itself or wants.
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request, in words that can be shown on any terminal; *at* is Unix time in seconds, UTC."""
+
+    at: float
+    client: str
+    protocol: str
+    resource: str
+    identity: str | None
+    """The identity that it selected, such as "client_id 1111…", or None if it took what there is."""
+    status: int
+
+
+class Traffic:
+    """What an endpoint was asked, bounded however long it runs; *listeners* are told of each request."""
+
+    def __init__(self) -> None:
+        self.last: deque[Entry] = deque(maxlen=_LAST)
+        self.given: Counter[str] = Counter()
+        """How many tokens, by resource; only resources that there was a token for, so that nobody can fill it."""
+        self.refused = 0
+        self.listeners: list[Callable[[Entry], object]] = []
+
+    def observe(self, received: ReceivedRequest, asked: TokenAsked | None, status: int) -> None:
+        """Take in one request that was answered."""
+        request = _entry(received, asked, status)
+        self.last.append(request)
+        if status == _OK:
+            self.given[request.resource] += 1
+        else:
+            self.refused += 1
+        for listener in self.listeners:
+            listener(request)
+
+
+def _entry(received: ReceivedRequest, asked: TokenAsked | None, status: int) -> Entry:
+    """Return what there is to say of a request that was answered with *status*."""
+    product = received.headers.get("user-agent", "").split(" ")[0]
+    where = received.remote or "this machine"
+    return Entry(
+        at=received.received_at,
+        client=printable(f"{product} ({where})" if product else where),
+        protocol=received.host or "unknown",
+        resource=printable(asked.resource if asked else received.resource or "-"),
+        identity=printable(f"{asked.identity_kind} {asked.identity}") if asked and asked.identity else None,
+        status=status,
+    )
+
+
+def printable(text: str) -> str:
+    """Return *text* without anything that a terminal would obey instead of showing it, and not for ever."""
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,219 @@
+"""The endpoint as a server that runs for long, for others: where it listens, what it keeps, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from aiomsi.endpoint import Gate, Hang, IdentityEndpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aiomsi.endpoint import ReceivedRequest, TokenAsked
+
+VAULT = "https://vault.azure.net"
+CLIENT_ID = "11111111-aaaa-4bbb-8ccc-000000000001"
+
+
+async def ask(
+    endpoint: IdentityEndpoint,
+    query: str = f"api-version=2019-08-01&resource={VAULT}",
+    *,
+    path: Path | None = None,
+    secret: str | None = None,
+    data: Any = None,
+) -> int:
+    connector = None if path is None else aiohttp.UnixConnector(str(path))
+    headers = {"X-IDENTITY-HEADER": endpoint.secret if secret is None else secret}
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get(f"{endpoint.url}/msi/token?{query}", headers=headers, data=data) as response,
+    ):
+        await response.read()
+        return response.status
+
+
+# Where
+
+
+async def test_a_unix_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Its mode is 0600, it answers there, and it is gone in the end."""
+    path = tmp_path / "endpoint"
+    async with IdentityEndpoint(unix_socket=path) as endpoint:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert endpoint.environ("app_service")["IDENTITY_ENDPOINT"] == "http://localhost/msi/token"
+        assert await ask(endpoint, path=path) == 200
+        assert endpoint.requests[0].remote is None
+    assert not path.exists()
+    async with endpoint:
+        assert await ask(endpoint, path=path) == 200
+    await endpoint.aclose()
+
+
+async def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
+    """A process that was killed leaves its socket, which must not keep the next one from starting."""
+    path = tmp_path / "endpoint"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    assert path.is_socket()
+    async with IdentityEndpoint(unix_socket=path) as endpoint:
+        assert await ask(endpoint, path=path) == 200
+
+
+async def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
+    """Two endpoints cannot be at one path: the second does not start, and the first goes on."""
+    path = tmp_path / "endpoint"
+    async with IdentityEndpoint(unix_socket=path) as endpoint:
+        second = IdentityEndpoint(unix_socket=path)
+        with pytest.raises(OSError, match="in use"):
+            await second.start()
+        await second.aclose()
+        assert await ask(endpoint, path=path) == 200
+
+
+async def test_a_file_is_never_replaced_by_a_socket(tmp_path: Path) -> None:
+    """Only a socket is; a mistyped path costs nobody a file."""
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="no socket"):
+        await IdentityEndpoint(unix_socket=path).start()
+    assert path.read_text() == "precious"
+
+
+async def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+    """The socket is not made where there is no folder for it, and nothing stays open."""
+    with pytest.raises(FileNotFoundError):
+        await IdentityEndpoint(unix_socket=tmp_path / "nowhere" / "endpoint").start()
+
+
+def test_beyond_loopback_only_if_said() -> None:
+    """Any address will do for whoever says so, and clients are told it."""
+    endpoint = IdentityEndpoint(host="172.17.0.1", port=8080, beyond_loopback=True)
+    assert endpoint.url == "http://172.17.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"host": "nowhere.example", "beyond_loopback": True}, "an IP address, not 'nowhere.example'"),
+        ({"remembered": -1}, "remembered must be at least 0, not -1"),
+        ({"hosts": ["service_fabric"], "unix_socket": "path"}, "unix_socket must be None"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(options: dict[str, Any], named: str) -> None:
+    """A wrong argument is refused at once, and the message says what it should be."""
+    with pytest.raises(ValueError, match=named):
+        IdentityEndpoint(**options)
+
+
+def test_where_there_are_no_unix_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A platform without them says so at once."""
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with pytest.raises(ValueError, match="on this platform"):
+        IdentityEndpoint(unix_socket=tmp_path / "endpoint")
+
+
+# What it keeps
+
+
+@pytest.mark.parametrize("remembered", [0, 2])
+async def test_only_so_many_requests_are_remembered(remembered: int) -> None:
+    """An endpoint that runs for weeks does not grow."""
+    async with IdentityEndpoint(remembered=remembered) as endpoint:
+        for number in range(4):
+            await ask(endpoint, f"api-version=2019-08-01&resource=r{number}")
+        kept = [f"r{number}" for number in range(4 - remembered, 4)]
+        assert [request.resource for request in endpoint.requests] == kept
+        assert [request.resource for request in endpoint.token_requests] == kept
+
+
+async def test_an_observer_is_told_of_each_answer() -> None:
+    """It learns who asked, for what, as whom, and what came of it."""
+    seen: list[tuple[str | None, str | None, int]] = []
+
+    def observe(received: ReceivedRequest, asked: TokenAsked | None, status: int) -> None:
+        seen.append((received.remote, asked.identity if asked else None, status))
+
+    async with IdentityEndpoint(observe=observe) as endpoint:
+        await ask(endpoint)
+        await ask(endpoint, f"api-version=2019-08-01&resource={VAULT}&client_id={CLIENT_ID}")
+        await ask(endpoint, secret="wrong")
+        await ask(endpoint, "api-version=moon")
+    assert seen == [
+        ("127.0.0.1", None, 200),
+        ("127.0.0.1", CLIENT_ID, 200),
+        ("127.0.0.1", None, 403),
+        ("127.0.0.1", None, 400),
+    ]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_beyond_all_measure_is_refused(*, chunked: bool) -> None:
+    """No request for a token is as long, so nothing more of it is read or kept."""
+
+    async def pieces() -> Any:
+        yield b"x" * 65_536
+        yield b"x" * 65_536
+
+    async with IdentityEndpoint() as endpoint:
+        assert await ask(endpoint, data=pieces() if chunked else b"x" * 131_072) == 413
+        assert len(endpoint.requests[0].body) == 65_536
+        assert endpoint.token_requests == []
+
+
+@pytest.mark.parametrize("headers", [{"X-Long": "x" * 9_000}, {f"X-{number}": "x" * 4_000 for number in range(200)}])
+async def test_headers_beyond_all_measure_are_refused(headers: dict[str, str]) -> None:
+    """They are refused while they come in, before anybody keeps them."""
+    async with IdentityEndpoint() as endpoint, aiohttp.ClientSession() as session:
+        try:
+            async with session.get(f"{endpoint.url}/msi/token", headers=headers) as response:
+                assert response.status == 400
+        except aiohttp.ClientConnectionError:
+            pass  # Cut off while it was still sending.
+        assert endpoint.requests == []
+
+
+# How it ends
+
+
+async def test_requests_under_way_may_be_answered_first() -> None:
+    """Whoever has asked already gets an answer, while nobody new gets in."""
+    gate = Gate()
+    async with IdentityEndpoint() as endpoint:
+        endpoint.script(gate)
+        asking = asyncio.create_task(ask(endpoint))
+        await gate.reached()
+        closing = asyncio.create_task(endpoint.aclose(grace=30))
+        while "closed" not in repr(endpoint):  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await ask(endpoint)
+        gate.open()
+        assert await asking == 200
+        await closing
+
+
+async def test_who_asks_nothing_does_not_hold_up_the_end() -> None:
+    """A connection that is kept alive is closed at once, however long the grace is."""
+    async with asyncio.timeout(10), IdentityEndpoint() as endpoint, aiohttp.ClientSession() as session:
+        async with session.get(endpoint.url) as response:
+            assert response.status == 404
+        await endpoint.aclose(grace=30)
+
+
+async def test_the_grace_has_an_end() -> None:
+    """A request that would never be answered is cut off when the time is up."""
+    async with asyncio.timeout(10), IdentityEndpoint() as endpoint:
+        endpoint.script(Hang())
+        asking = asyncio.create_task(ask(endpoint))
+        while not endpoint.token_requests:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0)
+        await endpoint.aclose(grace=0.05)
+        with pytest.raises(aiohttp.ClientError):
+            await asking
