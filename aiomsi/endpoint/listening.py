@@ -36,18 +36,15 @@ class Sockets:
         self, address: str, port: int, tls_port: int, *, path: Path | None = None, beyond_loopback: bool = False
     ) -> None:
         self.address = _address(address, beyond_loopback=beyond_loopback)
+        local = path is not None or ipaddress.ip_address(address).is_loopback
+        self.names = frozenset({self._bracketed, "localhost"} if local else {self._bracketed})
+        """What a Host header calls it, without a port."""
         self._port, self._tls_port = _port("port", port), _port("tls_port", tls_port)
         if path is not None and not hasattr(socket, "AF_UNIX"):
             raise ValueError("unix_socket must be None on this platform, which has none")
         self._path = path
         self._listeners: list[asyncio.Server] = []
         self._server: web.Server | None = None
-
-    @property
-    def names(self) -> frozenset[str]:
-        """What a Host header calls it, without a port."""
-        local = self._path is not None or ipaddress.ip_address(self.address).is_loopback
-        return frozenset({self._bracketed, "localhost"} if local else {self._bracketed})
 
     @property
     def url(self) -> str | None:

@@ -74,7 +74,8 @@ class Host:
 
 def recognise(rows: Iterable[Host], received: ReceivedRequest) -> Host | Answer:
     """Return the host that *received* speaks to, or how to turn it away."""
-    here = [row for row in rows if row.tls == (received.scheme == "https") and _serves(row, received.path)]
+    tls, path = received.scheme == "https", received.path.removesuffix("/")
+    here = [row for row in rows if row.tls == tls and (row.path == path or _serves(row, path))]
     if not here:
         return Answer(404)
     version = received.parameters.get("api-version")
@@ -130,7 +131,9 @@ def retry_after(refused: IssueRefused) -> dict[str, str]:
 
 
 def _serves(row: Host, path: str) -> bool:
-    wanted, asked = row.path.split("/"), path.removesuffix("/").split("/")
+    if "*" not in row.path:
+        return False
+    wanted, asked = row.path.split("/"), path.split("/")
     return len(wanted) == len(asked) and all(
         want == segment or (want == "*" and segment) for want, segment in zip(wanted, asked, strict=True)
     )

@@ -56,8 +56,8 @@ async def receive(request: web.BaseRequest, received_at: float) -> ReceivedReque
         name = name.lower()  # noqa: PLW2901  # No second name for the same thing.
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     query = tuple(request.rel_url.query.items())
-    body = await _body(request)
-    form = _form(headers.get("content-type", ""), body)
+    body = await _body(request) if request.can_read_body else b""
+    form = _form(headers.get("content-type", ""), body) if body else ()
     return ReceivedRequest(
         method=request.method,
         path=request.path,
