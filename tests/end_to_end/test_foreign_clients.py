@@ -7,7 +7,7 @@ Each of them asks for the token of the system-assigned identity (s), and of user
                                               aio                   identity   msal-node   --identity
     App Service 2019         s c o r        s c o r       s c o r    s c o r    s c o r     s c   r
     App Service 2017         s c            s c           s c        s c        s c           c
-    IMDS                     s c o r        s c o r       s c o r    s c o r    s c o r     s   o
+    IMDS                     s c o r        s c o r       s c o r    s c o r    s c o r     s c o
     Azure ML                 s c            s c           s c        s c        s c         -
     Azure Arc                s c o r        s c o r       s c o r    s c o r    s c o r     s
     Cloud Shell              s              s             -          s          s           -
@@ -315,6 +315,14 @@ def requests_at(server: Server) -> list[dict[str, Any]]:
     """Return what the emulator was asked."""
     assert server.requests is not None
     return server.requests()
+
+
+def test_nobody_leaves(here: Island) -> None:
+    """On the island there is no network but loopback, so a client that goes astray gets nowhere."""
+    if not here.entrance:
+        pytest.skip("a network namespace cannot be had")
+    devices = subprocess.run([*here.entrance, "cat", "/proc/net/dev"], check=True, capture_output=True, text=True)
+    assert [line.split()[0] for line in devices.stdout.splitlines()[2:]] == ["lo:"]
 
 
 @encounters(CASES_OF, "emulator", "serve_scripted_az", "serve_installed_az")
