@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Internet", "PacedClock", "internet", "nowhere"]
+__all__ = ["Internet", "PacedClock", "internet", "leading_nowhere", "nowhere"]
 
 
 class PacedClock(ManualClock):
@@ -56,6 +56,16 @@ def nowhere() -> Iterator[str]:
     with closing(socket.socket()) as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+def leading_nowhere(url: str) -> dict[str, str]:
+    """Return the variables that send a program to *url*, rather than off this machine or to the address of IMDS."""
+    return {
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST": url,
+        "HTTP_PROXY": url,
+        "HTTPS_PROXY": url,
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
 
 
 async def _first(alarms: asyncio.Queue[float], task: asyncio.Task[Any]) -> float | None:

@@ -17,7 +17,15 @@ NEEDS_A_SHELL = pytest.mark.skipif(sys.platform == "win32", reason="the program 
 
 
 @pytest.mark.parametrize(
-    "name", ["stampede", "hot_path", "middleware", "refresh", pytest.param("detection", marks=NEEDS_A_SHELL)]
+    "name",
+    [
+        "stampede",
+        "hot_path",
+        "middleware",
+        "refresh",
+        pytest.param("detection", marks=NEEDS_A_SHELL),
+        pytest.param("serve", marks=NEEDS_A_SHELL),
+    ],
 )
 def test_a_quick_run_counts_what_it_should(name: str, tmp_path: Path) -> None:
     """A benchmark ends well only if requests, errors and waiting callers are as many as expected."""

@@ -41,8 +41,9 @@ async def ask(endpoint: IdentityEndpoint, host: str = "app_service", **headers: 
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Sec_Fetch_Site": "cross-site"},
-        {"Sec_Fetch_Mode": "navigate"},
+        {"Sec_Fetch_Site": "none", "Sec_Fetch_Mode": "navigate"},
         {"sec_fetch_dest": "image"},
+        {"Sec_Fetch_User": "?1"},
         {"X_Forwarded_For": "10.0.0.1"},
         {"X_Forwarded_Host": "localhost"},
         {"Forwarded": "for=10.0.0.1"},
@@ -54,6 +55,11 @@ async def test_pages_and_proxies_get_no_token(endpoint: IdentityEndpoint, host: 
     assert await ask(endpoint, host, **telltale) == 403
     assert endpoint.token_requests == []
     assert await ask(endpoint, host) == 200
+
+
+async def test_node_is_no_page(endpoint: IdentityEndpoint) -> None:
+    """Node's own fetch, on which msal-node builds, sends one of the headers of browsers, but none that counts."""
+    assert await ask(endpoint, Sec_Fetch_Mode="cors") == 200
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from .received import ReceivedRequest
 
 # What browsers add to the requests of a page (Fetch standard), and proxies to those that they pass on (RFC 7239).
-_TELLTALES = frozenset({"origin", "forwarded"})
-_TELLTALE_PREFIXES = ("sec-fetch-", "x-forwarded-")
+# Sec-Fetch-Mode is none: no browser sends it without Sec-Fetch-Site, and Node's own fetch does.
+_TELLTALES = frozenset({"origin", "forwarded", "sec-fetch-site", "sec-fetch-dest", "sec-fetch-user"})
+_TELLTALE_PREFIX = "x-forwarded-"
 
 
 class Guard:
@@ -33,7 +34,7 @@ class Guard:
     def objection(self, received: ReceivedRequest, own_names: frozenset[str]) -> str | None:
         """Return why *received* is turned away from an endpoint called *own_names*, or None if it is not."""
         for name in received.headers:
-            if name in _TELLTALES or name.startswith(_TELLTALE_PREFIXES):
+            if name in _TELLTALES or name.startswith(_TELLTALE_PREFIX):
                 return f"A request with the header {name!r} was made by a web page, or passed on by a proxy."
         asked = _without_port(received.headers.get("host", "")).lower()
         if asked in own_names or asked in self._names:

@@ -3,8 +3,8 @@
     python fake_entra.py CERTIFICATE LOG
 
 serves https with the key and certificate in the file CERTIFICATE, prints its URL, and adds a line of JSON to the file
-LOG for each token it was asked for. Every client gets a token for everything, but for resources whose name begins with
-"https://refused", which it does not know, and "https://outage", for which it is down.
+LOG for each token it was asked for, with the token if it gave one. Every client gets a token for everything, but for
+resources whose name begins with "https://refused", which it does not know, and "https://outage", for which it is down.
 """
 
 from __future__ import annotations
@@ -68,15 +68,22 @@ class FakeEntra(ThreadingHTTPServer):
         }
 
     def _token(self, tenant: str, scope: str) -> tuple[int, dict[str, Any]]:
-        with self._log.open("a") as log:
-            log.write(json.dumps({"tenant": tenant, "scope": scope}) + "\n")
+        asked = {"tenant": tenant, "scope": scope}
         if scope.startswith("https://outage"):
+            self._write(asked)
             return 503, {}
         if scope.startswith("https://refused"):
+            self._write(asked)
             return 400, {"error": "invalid_resource", "error_description": "AADSTS500011: The resource was not found."}
         now = int(time.time())
-        token = _jwt({"aud": scope, "tid": tenant, "iat": now, "exp": now + LIFETIME})
+        expires_on = now + LIFETIME
+        token = _jwt({"aud": scope, "tid": tenant, "iat": now, "exp": expires_on})
+        self._write(asked | {"token": token, "expires_on": expires_on})
         return 200, {"token_type": "Bearer", "expires_in": LIFETIME, "access_token": token}
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -100,10 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _jwt(claims: dict[str, Any]) -> str:
-    parts = ({"alg": "none", "typ": "JWT"}, claims)
-    return ".".join(
-        [*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), "x"]
-    )
+    parts = [*(json.dumps(part) for part in ({"alg": "none", "typ": "JWT"}, claims)), "not a signature"]
+    return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import os
-import subprocess
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
+from installed_cli import AS_SERVICE, TENANT, InstalledCLI, choose_cloud, install, serving_entra
 from support import nowhere
 
 from aiomsi import EndpointError, SourceUnavailableError, TokenProvider, TokenRefusedError
@@ -24,99 +18,20 @@ from aiomsi.sources import AzureCLI, Surroundings, TokenRequest, default
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.azure_cli,
     pytest.mark.skipif(sys.platform == "win32", reason="a shell script counts how often `az` is started"),
 ]
 
-HINT = "set AIOMSI_TEST_AZ to the path of az (python -m venv az && az/bin/pip install azure-cli)"
 VAULT = "https://vault.azure.net"
-TENANT = "22222222-aaaa-4bbb-8ccc-000000000002"
 OTHER_TENANT = "55555555-aaaa-4bbb-8ccc-000000000005"
 SUBSCRIPTION = "33333333-aaaa-4bbb-8ccc-000000000003"
-CLIENT = "44444444-aaaa-4bbb-8ccc-000000000004"
-AS_SERVICE = ("--service-principal", "--username", CLIENT, "--password", "none")
 AS_DEVELOPER = {"AzureServicesAuthConnectionString": "RunAs=Developer;DeveloperTool=AzureCLI"}
 NO_IDENTITY = Answer(400, {"error": "invalid_request", "error_description": "Identity not found"})
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class InstalledCLI:
-    """A real `az` with a home of its own, which counts how often it is started."""
-
-    folder: Path
-    environ: dict[str, str]
-
-    @property
-    def surroundings(self) -> Surroundings:
-        """A machine that has it."""
-        return Surroundings(environ=self.environ)
-
-    @property
-    def starts(self) -> int:
-        """How often it was started."""
-        return len((self.folder / "starts").read_text())
-
-    @property
-    def token_requests(self) -> list[dict[str, str]]:
-        """What Entra ID was asked for: the tenant and scope of each token."""
-        return [json.loads(line) for line in (self.folder / "token_requests").read_text().splitlines()]
-
-    def run(self, *arguments: str) -> None:
-        """Run it, and fail if it fails."""
-        subprocess.run([self.folder / "az", *arguments], env=self.environ, check=True, capture_output=True)
-
-
-def install(folder: Path, nowhere: str) -> InstalledCLI:
-    """Put a program into *folder* that starts the real `az`, in an environment that leads nowhere but to loopback."""
-    real = os.environ.get("AIOMSI_TEST_AZ")
-    if real is None:
-        pytest.skip(HINT)
-    (folder / "starts").touch()
-    (folder / "az").write_text(f'#!/bin/sh\nprintf x >>"{folder}/starts"\nexec "{Path(real).absolute()}" "$@"\n')
-    (folder / "az").chmod(0o755)
-    environ = {
-        "PATH": f"{folder}:/usr/bin:/bin",
-        "HOME": str(folder),
-        "AZURE_CONFIG_DIR": str(folder / "azure"),
-        "AZURE_CORE_COLLECT_TELEMETRY": "false",
-        "AZURE_POD_IDENTITY_AUTHORITY_HOST": nowhere,
-        "HTTP_PROXY": nowhere,
-        "HTTPS_PROXY": nowhere,
-        "NO_PROXY": "127.0.0.1,localhost",
-        "REQUESTS_CA_BUNDLE": str(folder / "authority.pem"),
-    }
-    return InstalledCLI(folder, environ)
-
-
-@contextmanager
-def serving_entra(folder: Path) -> Iterator[str]:
-    """Run an Entra ID whose certificate the `az` in *folder* trusts, and return its URL."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "authority.pem")
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "entra.pem")
-    command = [sys.executable, str(Path(__file__).with_name("fake_entra.py")), "entra.pem", "token_requests"]
-    with (
-        (folder / "entra.log").open("w") as log,
-        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True) as server,
-    ):
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()
-
-
-def choose_cloud(az: InstalledCLI, entra: str) -> None:
-    endpoints = ("active-directory", "active-directory-resource-id", "active-directory-graph-resource-id")
-    options = [word for name in (*endpoints, "resource-manager") for word in (f"--endpoint-{name}", entra)]
-    az.run("cloud", "register", "--name", "loopback", "--skip-endpoint-discovery", *options)
-    # Were this to fail unnoticed, the login would go to login.microsoftonline.com.
-    az.run("cloud", "set", "--name", "loopback")
-    az.run("config", "set", "core.instance_discovery=false")
 
 
 @pytest.fixture(scope="module", name="nowhere")
