@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from .received import ReceivedRequest
 
 # What browsers add to the requests of a page (Fetch standard), and proxies to those that they pass on (RFC 7239).
-# Sec-Fetch-Mode is none: no browser sends it without Sec-Fetch-Site, and Node's own fetch does.
-_TELLTALES = frozenset({"origin", "forwarded", "sec-fetch-site", "sec-fetch-dest", "sec-fetch-user"})
-_TELLTALE_PREFIX = "x-forwarded-"
+_TELLTALES = frozenset({"origin", "forwarded"})
+_TELLTALE_PREFIXES = ("sec-fetch-", "x-forwarded-")
+# Node's own fetch says this, which no browser does without saying more.
+_NODE = ("sec-fetch-mode", "cors")
 
 
 class Guard:
@@ -33,8 +34,8 @@ class Guard:
 
     def objection(self, received: ReceivedRequest, own_names: frozenset[str]) -> str | None:
         """Return why *received* is turned away from an endpoint called *own_names*, or None if it is not."""
-        for name in received.headers:
-            if name in _TELLTALES or name.startswith(_TELLTALE_PREFIX):
+        for name, value in received.headers.items():
+            if (name in _TELLTALES or name.startswith(_TELLTALE_PREFIXES)) and (name, value) != _NODE:
                 return f"A request with the header {name!r} was made by a web page, or passed on by a proxy."
         asked = _without_port(received.headers.get("host", "")).lower()
         if asked in own_names or asked in self._names:
