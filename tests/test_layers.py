@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
     {
         "sources._expiry",
         "sources._files",
+        "sources._firmware",
         "sources._messages",
         "sources._redaction",
         "sources._retrying",

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from aiomsi._source import Source
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["CONNECTION_STRING", "VARIABLES", "selected"]
+__all__ = ["CONNECTION_STRING", "SELECTION", "VARIABLES", "selected"]
 
 CONNECTION_STRING = "AzureServicesAuthConnectionString"
 """The variable that goes before all that `selected` looks at."""
 
-_SELECTION = "AZURE_TOKEN_CREDENTIALS"
+SELECTION = "AZURE_TOKEN_CREDENTIALS"
 _TENANT, _CLIENT = "AZURE_TENANT_ID", "AZURE_CLIENT_ID"
 _SECRET = "AZURE_CLIENT_SECRET"  # noqa: S105  (its name)
 _CERTIFICATE, _PASSWORD = "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PASSWORD"
 _CHAIN = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
 
-VARIABLES = (_SELECTION, _TENANT, _CLIENT, _SECRET, _CERTIFICATE, _PASSWORD, _CHAIN)
+VARIABLES = (SELECTION, _TENANT, _CLIENT, _SECRET, _CERTIFICATE, _PASSWORD, _CHAIN)
 """What `selected` depends on."""
 
 
@@ -41,7 +41,7 @@ def selected(surroundings: Surroundings, *, retry_timeout: float | None = None) 
     Raises:
         ConfigurationError: it selects one that does not exist, or with variables that are missing or malformed.
     """
-    selection = (surroundings.get(_SELECTION) or "").strip().lower()
+    selection = (surroundings.get(SELECTION) or "").strip().lower()
     machine = [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
     tools = [tool(surroundings=surroundings) for tool in _TOOLS]
     if not selection:
@@ -59,7 +59,7 @@ def selected(surroundings: Surroundings, *, retry_timeout: float | None = None) 
     if name in _BY_NAME:
         return _named(*_BY_NAME[name], surroundings)
     known = ", ".join(sorted(("environment", "managedidentity", *_BY_NAME)))
-    raise ConfigurationError(f"{_SELECTION} is {selection!r}, but should be dev, prod, or the name of one of {known}")
+    raise ConfigurationError(f"{SELECTION} is {selection!r}, but should be dev, prod, or the name of one of {known}")
 
 
 def _managed_identity(surroundings: Surroundings, retry_timeout: float | None) -> ManagedIdentity:
@@ -108,7 +108,7 @@ def _needed_application(surroundings: Surroundings) -> Source:
     if found:
         return found[0]
     raise ConfigurationError(
-        f"{_SELECTION} selects the environment's application, but {_TENANT}, {_CLIENT} and one of {_SECRET} and"
+        f"{SELECTION} selects the environment's application, but {_TENANT}, {_CLIENT} and one of {_SECRET} and"
         f" {_CERTIFICATE} are not all set"
     )
 
