@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from aiomsi._command_line import token_command
-from aiomsi._command_line.outcome import EXIT_CODES_HELP, logs_shown, run
+from aiomsi._command_line.outcome import EXIT_CODES_HELP, interruptible, logs_shown, run
 
 __all__ = ["cli"]
 
@@ -71,11 +71,10 @@ def doctor(
     too that a service here would not come to; no secret is shown. The exit code is 0 if a service here would get a
     token.
     """
-    # As above; and so that Ctrl-C is quiet from the beginning.
-    from aiomsi._command_line.doctor.command import examined  # noqa: PLC0415
+    with interruptible(), logs_shown(shown=verbose):
+        from aiomsi._command_line.doctor.command import examined  # noqa: PLC0415  (for the same reason as below)
 
-    with logs_shown(shown=verbose):
-        report = run(examined(resource, client_id=client_id, tenant=tenant, limit=timeout, json=as_json))
+        report = examined(resource, client_id=client_id, tenant=tenant, limit=timeout, json=as_json)
     raise SystemExit(report.conclusion.exit_code)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from aiomsi._command_line.doctor.examination import examine
 from aiomsi._command_line.doctor.presentation import show
 from aiomsi._command_line.doctor.report import as_json
+from aiomsi._command_line.outcome import run
 
 if TYPE_CHECKING:
     from aiomsi._command_line.doctor.report import Report
@@ -18,22 +19,23 @@ if TYPE_CHECKING:
 __all__ = ["examined"]
 
 
-async def examined(
+def examined(
     resource: str | None,
     *,
-    client_id: str | None,
-    tenant: str | None,
+    client_id: str | None = None,
+    tenant: str | None = None,
     limit: float,
-    json: bool,
+    json: bool = False,
     surroundings: Surroundings | None = None,
 ) -> Report:
     """Examine this machine, print the report, and return it."""
-    console = Console(highlight=False)
+    call = examine(resource, client_id=client_id, tenant=tenant, limit=limit, surroundings=surroundings)
     if json:
-        report = await examine(resource, tenant=tenant, client_id=client_id, limit=limit, surroundings=surroundings)
+        report = run(call)
         click.echo(as_json(report))
         return report
-    with console.status("all sources are asked at the same time"):
-        report = await examine(resource, tenant=tenant, client_id=client_id, limit=limit, surroundings=surroundings)
+    console = Console(highlight=False)
+    with console.status("all sources are asked, at the same time"):
+        report = run(call)
     show(report, console)
     return report

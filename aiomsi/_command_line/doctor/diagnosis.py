@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,7 +11,7 @@ from aiomsi._command_line.doctor.clock import issued, skew
 from aiomsi._command_line.doctor.host import ENTRA
 from aiomsi._command_line.doctor.platforms import platform_of
 from aiomsi._command_line.doctor.proxies import proxies
-from aiomsi._command_line.doctor.report import Conclusion, ErrorFacts, Identity, Program, Report, SourceFacts
+from aiomsi._command_line.doctor.report import Conclusion, ErrorFacts, Identity, Report, SourceFacts
 from aiomsi._command_line.doctor.secrecy import known_secrets, scrubbed
 from aiomsi._command_line.outcome import exit_code
 from aiomsi._errors import SourceUnavailableError
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
     from aiomsi._command_line.doctor.azure_cli import Accounts
     from aiomsi._command_line.doctor.clock import Reading
-    from aiomsi._command_line.doctor.report import Asked, AzureCLIFacts, HostFacts, Reach
+    from aiomsi._command_line.doctor.report import Asked, AzureCLIFacts, HostFacts, Program, Reach
     from aiomsi._command_line.doctor.verdicts import Outcome, Trial
     from aiomsi._errors import AiomsiError
     from aiomsi.sources import Surroundings
@@ -48,6 +46,7 @@ _MANAGEMENT = {
 class Findings:
     """All that was found out by asking; *outcome* is what a service gets, which asks the first *reached* sources."""
 
+    program: Program
     asked: Asked
     trials: Sequence[Trial]
     outcome: Outcome
@@ -86,7 +85,7 @@ def report_on(found: Findings, surroundings: Surroundings) -> Report:
     readings = [reading for _, reading in found.reach if reading is not None]
     addresses = [urlsplit(target.address or "").hostname for target, _ in found.reach if target.what != ENTRA]
     report = Report(
-        program=Program(importlib.metadata.version("aiomsi"), platform.python_version(), surroundings.platform),
+        program=found.program,
         asked=found.asked,
         conclusion=_conclusion(found),
         sources=tuple(_source(found, number, trial) for number, trial in enumerate(found.trials)),

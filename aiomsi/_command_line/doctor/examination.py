@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import platform
 from typing import TYPE_CHECKING
+
+import anyio.to_thread
 
 from aiomsi._clock import SYSTEM_CLOCK
 from aiomsi._command_line.doctor.azure_cli import accounts, azure_cli
 from aiomsi._command_line.doctor.diagnosis import Findings, chosen_by, management, report_on
 from aiomsi._command_line.doctor.host import host_facts, reach, targets
-from aiomsi._command_line.doctor.report import Asked
+from aiomsi._command_line.doctor.report import Asked, Program
 from aiomsi._command_line.doctor.verdicts import ask_all, decide, members
 from aiomsi._errors import ConfigurationError, without_frames
 from aiomsi._resource import resource_of
@@ -58,6 +62,7 @@ async def examine(
     trials, outcome, asked_first = sources.result()
     return report_on(
         Findings(
+            program=await anyio.to_thread.run_sync(_program, surroundings),
             asked=Asked(resource, tenant, client_id, chosen_by(client_id, surroundings)),
             trials=trials,
             outcome=outcome,
@@ -69,6 +74,11 @@ async def examine(
         ),
         surroundings,
     )
+
+
+def _program(surroundings: Surroundings) -> Program:
+    """Return what runs here. Blocks."""
+    return Program(importlib.metadata.version("aiomsi"), platform.python_version(), surroundings.platform)
 
 
 def _source(client_id: str | None, surroundings: Surroundings) -> Source | ConfigurationError:

@@ -41,7 +41,7 @@ class Platform:
     def switched_on(self, surroundings: Surroundings, client_id: str | None = None) -> tuple[str, ...]:
         """Return the commands that switch the identity on, or that with *client_id*, with the names known here."""
         commands = tuple(f"{command}{self.system_assigned}" for command in self.commands)
-        if client_id is not None and self.user_assigned:
+        if client_id is not None and self.user_assigned and _PLAIN.fullmatch(client_id):
             find = f"az identity list --query \"[?clientId=='{client_id}'].id\" --output tsv"
             commands = (find, *(f"{command}{self.user_assigned}" for command in self.commands))
         found = {place: surroundings.get(variable) or "" for place, variable in self.names.items()}

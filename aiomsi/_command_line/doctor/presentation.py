@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aiomsi._command_line.doctor.report import (
-        Advice,
         AzureCLIFacts,
-        Conclusion,
         HostFacts,
         Identity,
         ProxyFacts,
@@ -61,7 +59,8 @@ def _encodable(text: Text, encoding: str) -> None:
 
 
 def _lines(report: Report) -> Iterator[_Line]:
-    yield from _conclusion(report.conclusion, report.asked.resource)
+    yield from _conclusion(report)
+    yield from _advice(report, "fix")
     if report.conclusion.identity is not None:
         yield from _section("Identity", _identity(report.conclusion.identity))
     yield from _title(f"Sources, chosen by {report.asked.chosen_by}")
@@ -74,8 +73,8 @@ def _lines(report: Report) -> Iterator[_Line]:
     yield _row("clock", f"{report.clock.meaning} ({report.clock.evidence})")
     yield from (_row("proxy", text) for text in _proxies(report.proxies))
     yield from _section("Azure CLI", _azure_cli(report.azure_cli))
-    for advice in report.advice:
-        yield from _advice(advice)
+    yield from _advice(report, "grant")
+    yield from _advice(report, "note")
     what = report.program
     yield _Line(Text(f"\naiomsi {what.aiomsi}, Python {what.python}, {what.platform}", "dim"))
 
@@ -93,13 +92,16 @@ def _row(label: str, text: str) -> _Line:
     return _Line(Text(f"{label:{_LABEL}} ").append(text), 2)
 
 
-def _conclusion(found: Conclusion, resource: str) -> Iterator[_Line]:
-    if found.identity is not None:
+def _conclusion(report: Report) -> Iterator[_Line]:
+    found, resource = report.conclusion, report.asked.resource
+    if found.works:
         yield _Line(Text(f"A token for {resource} can be had, from {found.source}.", "bold green"))
         return
     yield _Line(Text(f"No token for {resource} can be had (exit code {found.exit_code}).", "bold red"))
-    if found.error is not None:
-        yield _Line(Text(f"{found.error.kind}: {found.error.message.splitlines()[0]}"))
+    if found.error is not None and found.error.message not in [advice.why for advice in report.advice]:
+        # The lines after the first are about the sources, which come below.
+        first = found.error.message.partition("\n")[0]
+        yield _Line(Text(f"{found.error.kind}: {first}"))
 
 
 def _identity(who: Identity) -> Iterator[tuple[str, str]]:
@@ -177,10 +179,11 @@ def _known(*rows: tuple[str, str | None]) -> Iterator[tuple[str, str]]:
     yield from ((label, text) for label, text in rows if text is not None)
 
 
-def _advice(advice: Advice) -> Iterator[_Line]:
-    yield _Line(Text(f"\n{_TITLES[advice.subject]}: ", "bold yellow").append(advice.why, "not bold default"))
-    for command in advice.commands:
-        yield _Line(Text(command, "cyan"), 4, whole=True)
+def _advice(report: Report, subject: str) -> Iterator[_Line]:
+    for advice in report.advice:
+        if advice.subject == subject:
+            yield _Line(Text(f"\n{_TITLES[subject]}: ", "bold yellow").append(advice.why, "not bold default"))
+            yield from (_Line(Text(command, "cyan"), 4, whole=True) for command in advice.commands)
 
 
 def _moment(moment: float) -> str:

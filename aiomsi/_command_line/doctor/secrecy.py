@@ -21,7 +21,8 @@ __all__ = ["known_secrets", "scrubbed"]
 _T = TypeVar("_T")
 _SHORTEST = 4  # Shorter ones would take half of every message away.
 _LONGEST = 4_000
-_VALUE = re.compile(r"""appkey\s*=\s*("[^"]*"|'[^']*'|[^;]*)""", re.IGNORECASE)
+_PAIR = re.compile(r"""([^=;]+)=\s*("[^"]*"|'[^']*'|[^;]*)""")
+_HARMLESS = ("runas", "appid", "tenantid", "developertool")  # A misspelt key may hold what the right one does.
 _USER_INFORMATION = re.compile(r"(?:[a-z0-9+.-]+://)?(.*)@", re.IGNORECASE | re.DOTALL)
 
 
@@ -29,7 +30,10 @@ def known_secrets(surroundings: Surroundings, tokens: Iterable[str]) -> tuple[st
     """Return the secrets that a message might show: those of the environment, and *tokens* with their parts."""
     found = set(secrets_in(surroundings))
     connection = surroundings.get(CONNECTION_STRING) or ""
-    found |= {connection, *(match[1].strip("\"' ") for match in _VALUE.finditer(connection))}
+    found |= {
+        connection,
+        *(value.strip("\"' ") for key, value in _PAIR.findall(connection) if key.strip().lower() not in _HARMLESS),
+    }
     for variable in VARIABLES:
         match = _USER_INFORMATION.match(surroundings.get(variable) or "")
         if match is not None:
