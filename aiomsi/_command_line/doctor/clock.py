@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCE", "Reading", "issued", "read_date", "skew"]
 
 TOLERANCE = 300.0  # Seconds by which Entra ID and Azure's services let a clock be wrong.
+_LAST_MOMENT = 253_402_300_800  # The end of the year 9999.
 _DATE_STEP = 1.0  # A Date header tells whole seconds.
 
 
@@ -40,8 +41,8 @@ def issued(token: str) -> float | None:
     """Return the moment before which *token* says that it did not exist, or None if it does not."""
     claims = unverified_claims(token) or {}
     moments = [claims.get(name) for name in ("iat", "nbf")]
-    known = [float(moment) for moment in moments if isinstance(moment, int) and not isinstance(moment, bool)]
-    return max(known, default=None)
+    known = [moment for moment in moments if isinstance(moment, int) and not isinstance(moment, bool)]
+    return max((float(moment) for moment in known if 0 < moment < _LAST_MOMENT), default=None)
 
 
 def skew(readings: Sequence[Reading], issues: Iterable[float], now: float) -> Skew:
