@@ -648,6 +648,16 @@ async def test_a_terminal_that_cannot_write_everything(machine: Machine) -> None
     assert "zo\\xeb@contoso.com" in written.getvalue()
 
 
+async def test_an_end_that_is_no_date(machine: Machine) -> None:
+    """A time that no calendar has is shown as the number that it is."""
+    async with host(machine, "app_service"):
+        report = await machine.examine()
+    assert report.conclusion.identity is not None
+    endless = replace(report.conclusion.identity, expires_on=1e15, expires_in=90.0)
+    text = shown(replace(report, conclusion=replace(report.conclusion, identity=endless)))
+    assert "expires       1000000000000000, in 90 s" in text
+
+
 async def test_commands_are_never_broken(machine: Machine) -> None:
     """In a terminal words are wrapped, but a command stays in one piece, to be pasted."""
     async with host(machine, "app_service"):

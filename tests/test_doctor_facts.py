@@ -349,8 +349,8 @@ def test_exceptions_are_added_to_those_that_there_are(platform: str, exceptions:
         (
             "AADSTS700213",
             (
-                "az identity federated-credential create --resource-group <group> --identity-name <identity> --name <name>"
-                " --issuer <issuer> --subject <subject> --audiences api://AzureADTokenExchange"
+                "az identity federated-credential create --resource-group <group> --identity-name <identity>"
+                " --name <name> --issuer <issuer> --subject <subject> --audiences api://AzureADTokenExchange"
             ),
         ),
     ],

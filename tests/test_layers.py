@@ -24,7 +24,6 @@ LAYERS: list[set[str]] = [
     {
         "sources._expiry",
         "sources._files",
-        "sources._firmware",
         "sources._messages",
         "sources._redaction",
         "sources._retrying",
@@ -32,6 +31,7 @@ LAYERS: list[set[str]] = [
     },
     {
         "sources._azure_cli_profile",
+        "sources._firmware",
         "sources._hosts",
         "sources._proxies",
         "sources._subprocess",
