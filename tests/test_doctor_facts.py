@@ -390,8 +390,8 @@ def test_the_longest_secret_is_taken_out_first() -> None:
 
 def test_encoded_secrets_are_found() -> None:
     """The user information of a proxy is taken out as it is written, and as it is meant."""
-    secrets = known_secrets(around(HTTPS_PROXY="http://user:p%40ssword@proxy"), [])
-    assert scrubbed("p@ssword and p%40ssword and user", secrets) == "<redacted> and <redacted> and <redacted>"
+    secrets = known_secrets(around(HTTPS_PROXY="http://user:p%40ssword@proxy", HTTP_PROXY="a-token@proxy"), [])
+    assert scrubbed("p@ssword, p%40ssword, user, a-token", secrets) == "<redacted>, <redacted>, user, <redacted>"
 
 
 def test_only_messages_have_lines_and_none_is_endless() -> None:

@@ -38,7 +38,7 @@ def advise(report: Report, switched_on: Sequence[str]) -> tuple[Advice, ...]:
     found = [*_about_clock(report.clock, report.program.platform)]
     if report.conclusion.identity is not None:
         service = grant_for(report.asked.resource).service
-        why = f"if {service} refuses this identity (HTTP 403), grant it access; choose what it needs"
+        why = f"if {service} refuses this identity (such as with HTTP 403), grant it what it needs, of these"
         found.append(Advice("grant", why, commands_for(report.asked.resource, report.conclusion.identity)))
     else:
         found += _about_failures(report, switched_on)

@@ -10,13 +10,14 @@ import anyio.to_thread
 from aiomsi._command_line.doctor.report import Account, AzureCLIFacts
 from aiomsi._errors import AiomsiError
 from aiomsi.sources._azure_cli_profile import AzureCLIProfile, default_account
-from aiomsi.sources._subprocess import find_program, run
+from aiomsi.sources._subprocess import find_program
+from aiomsi.sources._tools import ask
 from aiomsi.sources.azure_cli import AZ
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiomsi._clock import Clock
+    from aiomsi._source import TokenRequest
     from aiomsi.sources._surroundings import Surroundings
 
 __all__ = ["accounts", "azure_cli"]
@@ -32,17 +33,20 @@ async def accounts(surroundings: Surroundings) -> Accounts | None:
         return None
 
 
-async def azure_cli(known: Accounts | None, surroundings: Surroundings, clock: Clock, limit: float) -> AzureCLIFacts:
+async def azure_cli(
+    known: Accounts | None, request: TokenRequest, surroundings: Surroundings, limit: float
+) -> AzureCLIFacts:
     """Return all about the Azure CLI, whose files say what is *known*; it may run for *limit* seconds."""
+    clock = request.clock
     began = clock.monotonic()
     path = await anyio.to_thread.run_sync(find_program, AZ.program, surroundings)
-    version, problem = await _version(surroundings, clock, limit) if path else (None, None)
+    version, problem = await _version(request, surroundings, limit) if path else (None, None)
     cloud, listed = known or (None, ())
     found = default_account(listed, cloud) if cloud is not None else None
     return AzureCLIFacts(
         path=path,
         version=version,
-        seconds=clock.monotonic() - began,
+        seconds=round(clock.monotonic() - began, 3),
         cloud=cloud,
         account=None if found is None else _account(found),
         others=len(listed) - (found is not None),
@@ -51,20 +55,11 @@ async def azure_cli(known: Accounts | None, surroundings: Surroundings, clock: C
     )
 
 
-async def _version(surroundings: Surroundings, clock: Clock, limit: float) -> tuple[str | None, str | None]:
+async def _version(request: TokenRequest, surroundings: Surroundings, limit: float) -> tuple[str | None, str | None]:
     """Return the version, or what went wrong when it was asked for."""
-    arguments = ("version", "--output", "json")
+    arguments = ["version", "--output", "json"]
     try:
-        finished = await run(
-            AZ.program,
-            arguments,
-            source=AZ.source,
-            missing=AZ.missing,
-            surroundings=surroundings,
-            settings=AZ.settings,
-            clock=clock,
-            limit=limit,
-        )
+        finished = await ask(AZ, arguments, request, surroundings=surroundings, limit=limit)
     except AiomsiError as error:
         return None, str(error)
     try:

@@ -115,7 +115,7 @@ def _conclusion(found: Findings) -> Conclusion:
 
 def _source(found: Findings, number: int, trial: Trial) -> SourceFacts:
     outcome, reached = trial.outcome, number < found.reached
-    facts = SourceFacts(trial.source.name, "unavailable", reached, trial.seconds)
+    facts = SourceFacts(trial.source.name, "unavailable", reached, round(trial.seconds, 3))
     if isinstance(outcome, AccessToken):
         used = reached and outcome is found.outcome
         return replace(facts, verdict="used" if used else "works", identity=_identity(outcome, found.now))
@@ -126,7 +126,9 @@ def _source(found: Findings, number: int, trial: Trial) -> SourceFacts:
 def _identity(token: AccessToken, now: float) -> Identity:
     principal = token.principal
     who = {} if principal is None else asdict(principal)
-    return Identity(source=token.source, expires_on=token.expires_on, expires_in=token.expires_on - now, **who)
+    return Identity(
+        source=token.source, expires_on=token.expires_on, expires_in=round(token.expires_on - now, 3), **who
+    )
 
 
 def _error(error: AiomsiError) -> ErrorFacts:

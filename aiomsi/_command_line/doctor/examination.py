@@ -58,7 +58,7 @@ async def examine(
     async with asyncio.TaskGroup() as tasks:
         sources = tasks.create_task(_verdicts(source, request, limit))
         reached = [tasks.create_task(reach(target, clock)) for target in targets(host, names, surroundings)]
-        cli = tasks.create_task(azure_cli(known, surroundings, clock, limit))
+        cli = tasks.create_task(azure_cli(known, request, surroundings, limit))
     trials, outcome, asked_first = sources.result()
     return report_on(
         Findings(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -110,14 +110,14 @@ async def reach(target: Target, clock: Clock) -> tuple[Reach, Reading | None]:
             sent = clock.monotonic()
             answer = await line.send(Request(url.partition("?")[0], headers={}), target.limit)
     except AiomsiError as error:
-        seconds = clock.monotonic() - began
-        return Reach(target.what, address, asked=address is not None, seconds=seconds, problem=str(error)), None
-    took = clock.monotonic() - sent
+        found = Reach(target.what, address, asked=address is not None, seconds=0.0, problem=str(error))
+        return replace(found, seconds=round(clock.monotonic() - began, 3)), None
+    now, took = clock.wall(), clock.monotonic() - sent
     theirs = read_date(answer.headers.get("date"))
-    reading = None if theirs is None else Reading(target.what, theirs, clock.wall() - took / 2, took / 2)
+    reading = None if theirs is None else Reading(target.what, theirs, now - took / 2, took / 2)
     expected = is_imds(answer) if target.what == IMDS.name else None
-    seconds = clock.monotonic() - began
-    return Reach(target.what, address, asked=True, seconds=seconds, status=answer.status, expected=expected), reading
+    found = Reach(target.what, address, asked=True, seconds=round(took, 3), status=answer.status, expected=expected)
+    return found, reading
 
 
 def _origin(url: str) -> str:

@@ -36,8 +36,8 @@ def known_secrets(surroundings: Surroundings, tokens: Iterable[str]) -> tuple[st
     }
     for variable in VARIABLES:
         match = _USER_INFORMATION.match(surroundings.get(variable) or "")
-        if match is not None:
-            found |= {match[1], *match[1].split(":", 1)}
+        if match is not None:  # The name in front of a password is none; alone it may be a token.
+            found |= {match[1], match[1].partition(":")[2]}
     for token in tokens:
         found |= {token, *token.split(".")}
     ways = {way(secret) for secret in found for way in (str, quote, unquote)}
