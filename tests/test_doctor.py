@@ -176,6 +176,15 @@ async def test_imds_is_not_asked_where_another_host_is_named(machine: Machine) -
     assert (imds.what, imds.asked, imds.problem) == ("imds", False, "not asked, since App Service goes before it")
 
 
+async def test_nobody_is_asked_where_no_managed_identity_is_wanted(machine: Machine) -> None:
+    """Where the environment chooses a developer's tool, neither IMDS nor a host that a variable names is asked."""
+    machine.environ["AZURE_TOKEN_CREDENTIALS"] = "azurecli"
+    async with host(machine, "app_service") as endpoint:
+        report = await machine.examine()
+    assert endpoint.requests == []
+    assert [target.problem for target in report.reach] == ["not asked, since no managed identity is wanted"]
+
+
 async def test_imds_is_known_by_its_answer(machine: Machine) -> None:
     """An answer of IMDS's own is told from one of something else at its address."""
     async with IdentityEndpoint(hosts=["imds", "app_service"]) as endpoint:

@@ -73,6 +73,7 @@ def test_a_token_from_the_future() -> None:
     """A token that was made later than it is here proves that this clock is behind, at least so far."""
     found = skew([], [NOW - 50, NOW + 400], NOW)
     assert (found.seconds, found.at_least, found.matters) == (-400.0, True, True)
+    assert found.meaning.startswith("at least 400 s behind")
 
 
 @pytest.mark.parametrize("issues", [[], [NOW - 400], [NOW + 1]])

@@ -50,8 +50,9 @@ def token(resource: str, output: str, client_id: str | None, tenant: str | None,
 @click.option("--tenant", metavar="TENANT", help="Ask for tokens of this tenant, where a source can choose one.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=30.0,
+    metavar="SECONDS",
+    type=click.IntRange(1, 600),
+    default=30,
     show_default=True,
     help="How many seconds each source may take.",
 )
@@ -60,7 +61,7 @@ def doctor(
     resource: str | None,
     client_id: str | None,
     tenant: str | None,
-    timeout: float,
+    timeout: int,
     *,
     as_json: bool,
     verbose: bool,

@@ -57,7 +57,7 @@ def skew(readings: Sequence[Reading], issues: Iterable[float], now: float) -> Sk
     if ahead > _DATE_STEP:
         difference = -round(ahead, 1)
         evidence = "the token says that it was made later than it is here"
-        return Skew(difference, True, evidence, _meaning(difference, _DATE_STEP), ahead > TOLERANCE)
+        return Skew(difference, True, evidence, f"at least {_meaning(difference, _DATE_STEP)}", ahead > TOLERANCE)
     return Skew(None, False, "no other clock was seen", _UNKNOWN, False)
 
 

@@ -92,7 +92,7 @@ def report_on(found: Findings, surroundings: Surroundings) -> Report:
         host=found.host,
         reach=tuple(target for target, _ in found.reach),
         clock=skew(readings, filter(None, map(issued, tokens)), found.now),
-        proxies=proxies(surroundings, filter(None, (*addresses, urlsplit(surroundings.imds_url).hostname))),
+        proxies=proxies(surroundings, filter(None, addresses)),
         azure_cli=found.cli,
     )
     whole = replace(report, advice=advise(report, _switched_on(report, surroundings)))

@@ -22,7 +22,7 @@ from aiomsi.sources._transport import Peer, connect
 from aiomsi.sources._wire import is_imds, pin_of, token_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection
 
     from aiomsi._clock import Clock
     from aiomsi.sources._hosts import Host
@@ -32,6 +32,7 @@ __all__ = ["ENTRA", "Target", "host_facts", "reach", "targets"]
 
 _LIMIT = 3.0  # Seconds for an answer of a local host, to a request that needs no work.
 ENTRA = "entra"
+_MACHINE_SOURCES = frozenset({"managed_identity", "key_vault_certificate"})
 _ENTRA_SOURCES = frozenset({"workload_identity", "client_secret", "client_certificate"})
 _NAMED = (_selection.CONNECTION_STRING, *_selection.VARIABLES, "AZURE_AUTHORITY_HOST", *HOST_VARIABLES, *VARIABLES)
 
@@ -62,23 +63,30 @@ class Target:
     limit: float = _LIMIT
 
 
-def targets(facts: HostFacts, sources: Sequence[str], surroundings: Surroundings) -> list[Target]:
-    """Return the hosts that a service here would ask, and IMDS, which is not asked where it would not be."""
-    named = host_named_by(surroundings)
+def targets(facts: HostFacts, sources: Collection[str], surroundings: Surroundings) -> list[Target]:
+    """Return the hosts that *sources* would ask here, and IMDS, which is not asked where it would not be."""
+    named = host_named_by(surroundings) or (ARC_AGENT if facts.arc_agent else None)
+    machine = not _MACHINE_SOURCES.isdisjoint(sources)
     found = []
-    if named is None and facts.arc_agent:
-        named = ARC_AGENT
-    if named is not None and named not in (WORKLOAD_IDENTITY, IMDS):
+    if machine and named is not None and named not in (WORKLOAD_IDENTITY, IMDS):
         found.append(_local(named, surroundings))
-    if _ENTRA_SOURCES.intersection(sources) or named is WORKLOAD_IDENTITY:
+    if not _ENTRA_SOURCES.isdisjoint(sources) or (machine and named is WORKLOAD_IDENTITY):
         found.append(_entra(surroundings))
+    why_not = _why_not_imds(facts, named, machine=machine)
+    return [
+        *found,
+        _local(IMDS, surroundings) if why_not is None else Target(IMDS.name, passed=f"not asked, {why_not}"),
+    ]
+
+
+def _why_not_imds(facts: HostFacts, named: Host | None, *, machine: bool) -> str | None:
+    if not machine:
+        return "since no managed identity is wanted"
     if named is not None and named is not IMDS:
-        found.append(Target(IMDS.name, passed=f"not asked, since {named.title} goes before it"))
-    elif named is None and facts.azure_vm is False:
-        found.append(Target(IMDS.name, passed="not asked, since the firmware says that this is no machine on Azure"))
-    else:
-        found.append(_local(IMDS, surroundings))
-    return found
+        return f"since {named.title} goes before it"
+    if named is None and facts.azure_vm is False:
+        return "since the firmware says that this is no machine on Azure"
+    return None
 
 
 def _local(host: Host, surroundings: Surroundings) -> Target:

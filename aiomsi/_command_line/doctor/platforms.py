@@ -109,6 +109,7 @@ GITHUB_ACTIONS = Platform(
         ),
         "export AZURE_TOKEN_CREDENTIALS=githubactions AZURE_CLIENT_ID=<client id> AZURE_TENANT_ID=<tenant>",
     ),
+    MappingProxyType({"client id": "AZURE_CLIENT_ID", "tenant": "AZURE_TENANT_ID"}),
 )
 KUBERNETES = Platform(
     "kubernetes",
@@ -132,6 +133,7 @@ KUBERNETES = Platform(
             ' "spec": {"serviceAccountName": "<service account>"}}}}\''
         ),
     ),
+    MappingProxyType({"client id": "AZURE_CLIENT_ID"}),
 )
 AZURE_ARC = Platform(
     "azure_arc",

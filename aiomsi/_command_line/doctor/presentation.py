@@ -119,7 +119,8 @@ def _source(source: SourceFacts) -> Iterator[_Line]:
     head = Text(f"{source.name:20} ").append(f"{verdict:{_LABEL}}", _STYLES[source.verdict])
     head.append(f" {source.seconds:6.2f} s")
     if source.identity is not None:
-        head.append(f"  as {_who(source.identity)}")
+        by = f", from {source.identity.source}" if source.identity.source != source.name else ""
+        head.append(f"  as {_who(source.identity)}{by}")
     yield _Line(head, 2)
     if source.error is not None:
         unasked = "" if source.reached else "(not asked by a service here) "
