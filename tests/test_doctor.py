@@ -23,13 +23,14 @@ from support import nowhere
 from test_azure_cli_profile import account
 from test_tools import StandIn, jwt
 
+from aiomsi import AccessToken
 from aiomsi._command_line.commands import cli
 from aiomsi._command_line.doctor import verdicts
 from aiomsi._command_line.doctor.examination import examine
 from aiomsi._command_line.doctor.presentation import show
 from aiomsi._command_line.doctor.report import Report, as_json
 from aiomsi.endpoint import Answer, Gate, IdentityEndpoint
-from aiomsi.sources import AzureCLI, Surroundings, default
+from aiomsi.sources import AzureCLI, FirstAvailable, Surroundings, default
 from aiomsi.testing import ScriptedSource
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ async def test_an_identity_that_is_not_switched_on(machine: Machine) -> None:
     report = await machine.examine()
     assert (report.host.named, report.host.kind) == (None, "app_service")
     assert commands(report) == ["az webapp identity assign --resource-group shop --name orders"]
-    assert "To do: this is App Service, but it has no such identity" in shown(report)
+    assert "To do: App Service has no such identity here" in shown(report)
 
 
 async def test_a_machine_without_an_identity(machine: Machine) -> None:
@@ -583,6 +584,16 @@ async def test_a_source_that_ignores_its_deadline_is_given_up(monkeypatch: pytes
     monkeypatch.setattr(verdicts, "_GRACE", 0.1)
     (trial,) = await verdicts.ask_all(ScriptedSource(held=True), ask(), 0.1)
     assert str(trial.outcome) == "scripted gave no token within 0.1 s"
+
+
+async def test_a_bug_in_one_source_does_not_hide_the_others() -> None:
+    """What no source should raise is told by its name alone, and the others are asked all the same."""
+    buggy, fine = ScriptedSource(name="buggy"), ScriptedSource()
+    buggy.script(KeyError("a-secret"))
+    trials = await verdicts.ask_all(FirstAvailable(buggy, fine), ask(), 1)
+    assert str(trials[0].outcome) == "buggy failed in an unexpected way (KeyError); please report this"
+    assert isinstance(trials[1].outcome, AccessToken)
+    assert (await verdicts.decide(trials, ask())) == (trials[0].outcome, 1)
 
 
 async def test_strange_profiles_are_read_as_far_as_they_go(machine: Machine) -> None:

@@ -94,7 +94,7 @@ def _about_machine(error: ErrorFacts, report: Report, switched_on: Sequence[str]
     elif error.kind not in (_UNAVAILABLE, "TokenRefusedError") or error.status in (401, 403):
         yield fix(error.message)
     elif report.host.kind is not None:  # Otherwise nothing here looks like Azure.
-        why = f"this is {title_of(report.host.kind)}, but it has no such identity; switch it on, and restart what runs"
+        why = f"{title_of(report.host.kind)} has no such identity here; switch it on, and restart what runs there"
         yield fix(why, *switched_on)
 
 

@@ -93,7 +93,8 @@ def _row(label: str, text: str) -> _Line:
 
 
 def _conclusion(report: Report) -> Iterator[_Line]:
-    found, resource = report.conclusion, report.asked.resource
+    found, tenant = report.conclusion, report.asked.tenant
+    resource = report.asked.resource + (f" in the tenant {tenant}" if tenant else "")
     if found.works:
         yield _Line(Text(f"A token for {resource} can be had, from {found.source}.", "bold green"))
         return

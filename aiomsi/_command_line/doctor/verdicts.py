@@ -68,6 +68,9 @@ async def _ask(member: Source, request: TokenRequest, limit: float, *, chained: 
         outcome = EndpointError(
             f"{member.name} gave no token within {limit:g} s", resource=request.resource, source=member.name
         )
+    except Exception as error:  # noqa: BLE001  (a bug in one source is no reason not to tell of the others)
+        what = f"{member.name} failed in an unexpected way ({type(error).__name__}); please report this"
+        outcome = AiomsiError(what, resource=request.resource, source=member.name)
     return Trial(member, outcome, clock.monotonic() - began)
 
 
