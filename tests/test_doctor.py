@@ -363,7 +363,7 @@ async def test_an_identity_that_is_not_switched_on(machine: Machine) -> None:
     report = await machine.examine()
     assert (report.host.named, report.host.kind) == (None, "app_service")
     assert commands(report) == ["az webapp identity assign --resource-group shop --name orders"]
-    assert "To do: App Service has no such identity here" in shown(report)
+    assert "To do: no such identity is switched on here (App Service)" in shown(report)
 
 
 async def test_a_machine_without_an_identity(machine: Machine) -> None:
@@ -428,7 +428,7 @@ async def test_a_host_that_is_silent(machine: Machine) -> None:
     machine.environ |= {"IDENTITY_ENDPOINT": f"{machine.imds_url}/msi/token", "IDENTITY_HEADER": "a-secret"}
     report = await machine.examine(limit=0.5)
     assert report.conclusion.exit_code == 7
-    assert report.advice[0].why.startswith("App Service names an identity endpoint, which does not answer")
+    assert report.advice[0].why.startswith("the identity endpoint (App Service) does not answer")
     assert "refused the connection" in (report.reach[0].problem or "")
 
 

@@ -94,7 +94,8 @@ def _about_machine(error: ErrorFacts, report: Report, switched_on: Sequence[str]
     elif error.kind not in (_UNAVAILABLE, "TokenRefusedError") or error.status in (401, 403):
         yield fix(error.message)
     elif report.host.kind is not None:  # Otherwise nothing here looks like Azure.
-        why = f"{title_of(report.host.kind)} has no such identity here; switch it on, and restart what runs there"
+        kind = title_of(report.host.kind)
+        why = f"no such identity is switched on here ({kind}); switch it on, and restart what runs there"
         yield fix(why, *switched_on)
 
 
@@ -107,7 +108,7 @@ def _about_silence(error: ErrorFacts, kind: str | None) -> Advice:
         return fix(why, _LOOK_AT_IMDS, "ip route get 169.254.169.254")
     if error.source == "azure_arc":
         return fix("the agent of Azure Arc does not answer", "azcmagent check", "sudo systemctl restart himdsd")
-    return fix(f"{title_of(kind)} names an identity endpoint, which does not answer: restart what runs there")
+    return fix(f"the identity endpoint ({title_of(kind)}) does not answer; restart what runs there")
 
 
 def _about_clock(clock: Skew, platform: str) -> Iterator[Advice]:

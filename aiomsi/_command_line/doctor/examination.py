@@ -23,6 +23,7 @@ from aiomsi.sources.detected import chosen
 
 if TYPE_CHECKING:
     from aiomsi._clock import Clock
+    from aiomsi._command_line.doctor.azure_cli import Accounts
     from aiomsi._command_line.doctor.report import Report
     from aiomsi._command_line.doctor.verdicts import Outcome, Trial
     from aiomsi._source import Source
@@ -52,27 +53,37 @@ async def examine(
     source = _source(client_id, surroundings)
     known = await accounts(surroundings)
     resource = management(surroundings, known) if resource is None else resource_of(resource)
-    request = TokenRequest(resource, tenant_id=tenant, clock=clock)
+    asked = Asked(resource, tenant, client_id, chosen_by(client_id, surroundings))
+    found = await _find_out(asked, source, known, surroundings, clock, limit)
+    return report_on(found, surroundings)
+
+
+async def _find_out(
+    asked: Asked,
+    source: Source | ConfigurationError,
+    known: Accounts | None,
+    surroundings: Surroundings,
+    clock: Clock,
+    limit: float,
+) -> Findings:
+    request = TokenRequest(asked.resource, tenant_id=asked.tenant, clock=clock)
     host = await host_facts(surroundings)
     names = [] if isinstance(source, ConfigurationError) else [member.name for member in members(source)]
     async with asyncio.TaskGroup() as tasks:
-        sources = tasks.create_task(_verdicts(source, request, limit))
+        verdicts = tasks.create_task(_verdicts(source, request, limit))
         reached = [tasks.create_task(reach(target, clock)) for target in targets(host, names, surroundings)]
         cli = tasks.create_task(azure_cli(known, request, surroundings, limit))
-    trials, outcome, asked_first = sources.result()
-    return report_on(
-        Findings(
-            program=await anyio.to_thread.run_sync(_program, surroundings),
-            asked=Asked(resource, tenant, client_id, chosen_by(client_id, surroundings)),
-            trials=trials,
-            outcome=outcome,
-            reached=asked_first,
-            host=host,
-            reach=[task.result() for task in reached],
-            cli=cli.result(),
-            now=clock.wall(),
-        ),
-        surroundings,
+    trials, outcome, asked_first = verdicts.result()
+    return Findings(
+        program=await anyio.to_thread.run_sync(_program, surroundings),
+        asked=asked,
+        trials=trials,
+        outcome=outcome,
+        reached=asked_first,
+        host=host,
+        reach=[task.result() for task in reached],
+        cli=cli.result(),
+        now=clock.wall(),
     )
 
 

@@ -137,7 +137,7 @@ KUBERNETES = Platform(
 )
 AZURE_ARC = Platform(
     "azure_arc",
-    "the agent of Azure Arc",
+    "a machine of Azure Arc",
     ("IMDS_ENDPOINT",),
     (
         (
@@ -149,7 +149,7 @@ AZURE_ARC = Platform(
 )
 VIRTUAL_MACHINE = Platform(
     "virtual_machine",
-    "the virtual machine on Azure",
+    "a virtual machine on Azure",
     ("AZURE_POD_IDENTITY_AUTHORITY_HOST",),
     (
         "az vm identity assign --resource-group <group> --name <machine>",
