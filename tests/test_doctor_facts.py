@@ -389,6 +389,12 @@ def test_the_longest_secret_is_taken_out_first() -> None:
     )
 
 
+def test_words_that_are_ours_stay() -> None:
+    """A password like "failed" does not take the verdict away."""
+    source = SourceFacts("failed", "failed", reached=True, seconds=0.1)
+    assert scrubbed(source, ["failed"]) == replace(source, name="<redacted>")
+
+
 def test_encoded_secrets_are_found() -> None:
     """The user information of a proxy is taken out as it is written, and as it is meant."""
     secrets = known_secrets(around(HTTPS_PROXY="http://user:p%40ssword@proxy", HTTP_PROXY="a-token@proxy"), [])

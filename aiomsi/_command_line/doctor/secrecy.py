@@ -21,6 +21,7 @@ __all__ = ["known_secrets", "scrubbed"]
 _T = TypeVar("_T")
 _SHORTEST = 4  # Shorter ones would take half of every message away.
 _LONGEST = 4_000
+_OURS = ("verdict", "subject")  # Words of our own, whatever a secret may be.
 _PAIR = re.compile(r"""([^=;]+)=\s*("[^"]*"|'[^']*'|[^;]*)""")
 _HARMLESS = ("runas", "appid", "tenantid", "developertool")  # A misspelt key may hold what the right one does.
 _USER_INFORMATION = re.compile(r"(?:[a-z0-9+.-]+://)?(.*)@", re.IGNORECASE | re.DOTALL)
@@ -59,7 +60,7 @@ def _scrubbed(value: Any, secrets: Sequence[str], name: str = "") -> Any:
     if isinstance(value, tuple):
         return tuple(_scrubbed(member, secrets) for member in value)
     if is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in fields(value)]
+        names = [field.name for field in fields(value) if field.name not in _OURS]
         return replace(value, **{name: _scrubbed(getattr(value, name), secrets, name) for name in names})
     return value
 
