@@ -619,9 +619,9 @@ async def test_secrets_stay_in(machine: Machine) -> None:
     machine.environ |= {
         "IDENTITY_HEADER": secrets[0],
         "AZURE_CLIENT_SECRET": secrets[1],
-        "HTTP_PROXY": f"http://me:{secrets[2]}@proxy.example:3128",
-        "HTTPS_PROXY": f"http://{secrets[2]}@proxy.example:3128/",
-        "ALL_PROXY": f"http://me:1/{secrets[2]}@proxy.example",
+        "HTTP_PROXY": f"http://me:{secrets[2]}@127.0.0.1:3128",
+        "HTTPS_PROXY": f"http://{secrets[2]}@127.0.0.1:3128/",
+        "ALL_PROXY": f"http://me:1/{secrets[2]}@127.0.0.1",
         "MY_TOOL_TOKEN": secrets[4],
         "AZURE_CLIENT_CERTIFICATE_PASSWORD": secrets[5],
         "WEBSITE_SITE_NAME": secrets[4],
@@ -636,7 +636,7 @@ async def test_secrets_stay_in(machine: Machine) -> None:
     reports.append(await machine.examine())
     told = "".join(shown(report) + as_json(report) for report in reports)
     assert [secret for secret in (*secrets, "signature", token.split(".")[1]) if secret in told] == []
-    assert "http://proxy.example:3128" in told
+    assert "http://127.0.0.1:3128" in told
     assert "no URL of a proxy" in told
     assert "<redacted>" in told
 

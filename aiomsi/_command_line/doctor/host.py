@@ -70,7 +70,9 @@ def targets(facts: HostFacts, sources: Collection[str], surroundings: Surroundin
     found = []
     if machine and named is not None and named not in (WORKLOAD_IDENTITY, IMDS):
         found.append(_local(named, surroundings))
-    if not _ENTRA_SOURCES.isdisjoint(sources) or (machine and named is WORKLOAD_IDENTITY):
+    # A connection string says itself which application and tenant it is about, and they are not to be guessed.
+    by_variables = surroundings.get(_selection.CONNECTION_STRING) is None and not _ENTRA_SOURCES.isdisjoint(sources)
+    if by_variables or (machine and named is WORKLOAD_IDENTITY):
         found.append(_entra(surroundings))
     why_not = _why_not_imds(facts, named, machine=machine)
     return [
