@@ -31,6 +31,7 @@ LAYERS: list[set[str]] = [
     },
     {
         "sources._azure_cli_profile",
+        "sources._firmware",
         "sources._hosts",
         "sources._proxies",
         "sources._subprocess",

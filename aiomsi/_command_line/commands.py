@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from aiomsi._command_line import token_command
-from aiomsi._command_line.outcome import EXIT_CODES_HELP, logs_shown, run
+from aiomsi._command_line.outcome import EXIT_CODES_HELP, interruptible, logs_shown, run
 from aiomsi._command_line.serve.options import ServeOptions, problem
 from aiomsi._command_line.serve.variables import FORMATS, Variables
 
@@ -50,6 +50,42 @@ def token(resource: str, output: str, client_id: str | None, tenant: str | None,
     with logs_shown(shown=verbose):
         held = run(token_command.fetch(resource, client_id=client_id, tenant=tenant))
     click.echo(token_command.FORMATS[output](held))
+
+
+@cli.command(epilog=EXIT_CODES_HELP)
+@click.argument("resource", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object, for a support ticket.")
+@click.option("--client-id", metavar="ID", help="Examine this user-assigned managed identity, and nothing else.")
+@click.option("--tenant", metavar="TENANT", help="Ask for tokens of this tenant, where a source can choose one.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.IntRange(1, 600),
+    default=30,
+    show_default=True,
+    help="How many seconds each source may take.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say on standard error what is being done.")
+def doctor(
+    resource: str | None,
+    client_id: str | None,
+    tenant: str | None,
+    timeout: int,
+    *,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Tell why a token for RESOURCE can or cannot be had here, and what to do.
+
+    Without RESOURCE it is Azure Resource Manager's, for which every identity can get one. All sources are asked, those
+    too that a service here would not come to; no secret is shown. The exit code is 0 if a service here would get a
+    token.
+    """
+    with interruptible(), logs_shown(shown=verbose):
+        from aiomsi._command_line.doctor.command import examined  # noqa: PLC0415  (for the same reason as below)
+
+        report = examined(resource, client_id=client_id, tenant=tenant, limit=timeout, json=as_json)
+    raise SystemExit(report.conclusion.exit_code)
 
 
 @cli.command()

@@ -22,7 +22,7 @@ from aiomsi import (
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-__all__ = ["EXIT_CODES_HELP", "exit_code", "logs_shown", "run"]
+__all__ = ["EXIT_CODES_HELP", "exit_code", "interruptible", "logs_shown", "run"]
 
 T = TypeVar("T")
 
@@ -58,12 +58,20 @@ def exit_code(error: Exception) -> int:
 def run(call: Coroutine[Any, Any, T]) -> T:
     """Run *call* and return its result, or end the process with the exit code and the message of its error."""
     try:
-        return asyncio.run(call)
-    except KeyboardInterrupt:
-        raise SystemExit(_INTERRUPTED) from None
+        with interruptible():
+            return asyncio.run(call)
     except (AiomsiError, ValueError) as error:
         click.echo(f"aiomsi: {error}", err=True)
         raise SystemExit(exit_code(error)) from None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End the process quietly, with the exit code that says so, on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
 
 
 @contextmanager

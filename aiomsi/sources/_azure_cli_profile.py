@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["AzureCLIProfile"]
+__all__ = ["AzureCLIProfile", "default_account"]
 
 _NOBODY = "nobody"
 _USUAL_CLOUD = "AzureCloud"
@@ -43,17 +43,29 @@ class AzureCLIProfile:
         "nobody" if there is no such account; None if nothing is known. While a file cannot be read, such as when it is
         half written, the text is the last one.
         """
+        try:
+            found = self.look()
+        except (OSError, ValueError, RecursionError):
+            return self._last
+        if found is None:
+            return None
+        cloud, accounts = found
+        account = default_account(accounts, cloud, subscription)
+        self._last = _NOBODY if account is None else _identity(account, cloud, tenant_id)
+        return self._last
+
+    def look(self) -> tuple[str, Sequence[dict[str, Any]]] | None:
+        """Return the active cloud and the accounts of all clouds, or None if there is no home to look in.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file makes no sense, such as when it is half written; or a RecursionError.
+        """
         folder = _folder(self._surroundings)
         if folder is None:
             return None
-        try:
-            cloud = self._surroundings.get("AZURE_CLOUD_NAME") or self._cloud.look(folder / "config")
-            accounts = self._accounts.look(folder / "azureProfile.json")
-        except (OSError, ValueError, RecursionError):
-            return self._last
-        account = _account(accounts, cloud, subscription)
-        self._last = _NOBODY if account is None else _identity(account, cloud, tenant_id)
-        return self._last
+        cloud = self._surroundings.get("AZURE_CLOUD_NAME") or self._cloud.look(folder / "config")
+        return cloud, self._accounts.look(folder / "azureProfile.json")
 
 
 class _Watched(Generic[_T]):
@@ -119,8 +131,10 @@ def _cloud_in(content: bytes) -> str:
     return config.get("cloud", "name", fallback=_USUAL_CLOUD)
 
 
-def _account(accounts: Sequence[dict[str, Any]], cloud: str, subscription: str | None) -> dict[str, Any] | None:
-    """Return the account that `az` would choose, which is one of the active cloud."""
+def default_account(
+    accounts: Sequence[dict[str, Any]], cloud: str, subscription: str | None = None
+) -> dict[str, Any] | None:
+    """Return the account that `az` would choose, which is one of the active *cloud*, for a *subscription* if given."""
     for account in accounts:
         if account.get("environmentName") != cloud:
             continue

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["ARC_AGENT", "IMDS", "WORKLOAD_IDENTITY", "Host", "Selector", "SelectorKind", "host_named_by"]
+__all__ = [
+    "ARC_AGENT",
+    "HOST_VARIABLES",
+    "IMDS",
+    "WORKLOAD_IDENTITY",
+    "Host",
+    "Selector",
+    "SelectorKind",
+    "host_named_by",
+]
 
 SelectorKind: TypeAlias = Literal["client_id", "object_id", "resource_id"]
 Selector: TypeAlias = tuple[SelectorKind, str]
@@ -166,6 +175,8 @@ IMDS = Host(
 
 # In the order in which they are looked for, since some share variables with others.
 _HOSTS = (SERVICE_FABRIC, APP_SERVICE, AZURE_ARC, AZURE_ML, CLOUD_SHELL, WORKLOAD_IDENTITY, IMDS)
+HOST_VARIABLES = tuple(dict.fromkeys(variable for host in _HOSTS for variable in host.variables))
+"""What names a host."""
 
 
 def host_named_by(surroundings: Surroundings) -> Host | None:

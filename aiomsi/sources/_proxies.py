@@ -12,10 +12,10 @@ from aiomsi._errors import ConfigurationError
 if TYPE_CHECKING:
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["proxy_for"]
+__all__ = ["EXCEPTIONS", "PROXIES", "proxy_for"]
 
-_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-_EXCEPTIONS = ("no_proxy", "NO_PROXY")
+PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+EXCEPTIONS = ("no_proxy", "NO_PROXY")
 _HOST = re.compile(r"[0-9a-z_-]{1,63}(\.[0-9a-z_-]{1,63})*\.?|[0-9a-f.:]+")  # A name, or an address of IPv6.
 
 
@@ -25,8 +25,8 @@ def proxy_for(url: str, surroundings: Surroundings) -> str | None:
     Raises:
         ConfigurationError: it is none that can be used.
     """
-    variable = _first(surroundings, _PROXIES)
-    exceptions = surroundings.get(_first(surroundings, _EXCEPTIONS)) or ""
+    variable = _first(surroundings, PROXIES)
+    exceptions = surroundings.get(_first(surroundings, EXCEPTIONS)) or ""
     if not variable or proxy_bypass_environment(urlsplit(url).netloc, {"no": exceptions}):
         return None
     proxy = _proxy(surroundings.get(variable) or "")

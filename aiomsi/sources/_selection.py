@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from aiomsi._source import Source
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["CONNECTION_STRING", "VARIABLES", "selected"]
+__all__ = ["CONNECTION_STRING", "SELECTION", "VARIABLES", "selected"]
 
 CONNECTION_STRING = "AzureServicesAuthConnectionString"
 """The variable that goes before all that `selected` looks at."""
 
-_SELECTION = "AZURE_TOKEN_CREDENTIALS"
+SELECTION = "AZURE_TOKEN_CREDENTIALS"
 _TENANT, _CLIENT = "AZURE_TENANT_ID", "AZURE_CLIENT_ID"
 _SECRET = "AZURE_CLIENT_SECRET"  # noqa: S105  (its name)
 _CERTIFICATE, _PASSWORD = "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PASSWORD"
 _CHAIN = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
 
-VARIABLES = (_SELECTION, _TENANT, _CLIENT, _SECRET, _CERTIFICATE, _PASSWORD, _CHAIN)
+VARIABLES = (SELECTION, _TENANT, _CLIENT, _SECRET, _CERTIFICATE, _PASSWORD, _CHAIN)
 """What `selected` depends on."""
 
 
@@ -43,8 +43,8 @@ def selected(surroundings: Surroundings, selection: str | None = None, *, retry_
     Raises:
         ConfigurationError: there is no such source, or variables that it needs are missing or malformed.
     """
-    said_by = _SELECTION if selection is None else "the source"
-    selection = (selection or surroundings.get(_SELECTION) or "").strip().lower()
+    said_by = SELECTION if selection is None else "the source"
+    selection = (selection or surroundings.get(SELECTION) or "").strip().lower()
     machine = [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
     tools = [tool(surroundings=surroundings) for tool in _TOOLS]
     if not selection:

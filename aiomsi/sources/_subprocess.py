@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiomsi._clock import Clock
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["Finished", "run"]
+__all__ = ["Finished", "find_program", "run"]
 
 _LARGEST_OUTPUT = 1024 * 1024
 _DRAINING_TIME = 1.0  # Seconds for which the output of an ended program is read if something else holds its pipes.
@@ -63,7 +63,7 @@ async def run(
     """
     if limit <= 0:
         raise EndpointError(f"{program} did not finish, since no time was left to start it", source=source)
-    path = await anyio.to_thread.run_sync(_find, program, surroundings)
+    path = await anyio.to_thread.run_sync(find_program, program, surroundings)
     if path is None:
         where = "" if Path(program).is_absolute() else " on the PATH"
         raise SourceUnavailableError(f"{program} was not found{where}; {missing}", source=source)
@@ -84,7 +84,8 @@ async def run(
         ) from error.with_traceback(None)
 
 
-def _find(program: str, surroundings: Surroundings) -> str | None:
+def find_program(program: str, surroundings: Surroundings) -> str | None:
+    """Return the path of *program*, an absolute path or a name on the PATH, or None if it is not there. Blocks."""
     if Path(program).is_absolute():
         return program if _can_run(Path(program)) else None
     # Only in absolute folders: an empty or relative one would find what lies in the current directory, where

@@ -33,6 +33,7 @@ __all__ = [
     "entra_code",
     "failure",
     "printed_token",
+    "secrets_in",
 ]
 
 # What a command line takes on every platform without any quoting (`az` is a batch file on Windows), and a script of
@@ -193,7 +194,7 @@ def failure(
     surroundings: Surroundings,
 ) -> AiomsiError:
     """Return the error that *tool* told in the words *said*, which are redacted, and what to do."""
-    text = redact(said, *_secrets(surroundings)).rstrip(".") or "nothing"
+    text = redact(said, *secrets_in(surroundings)).rstrip(".") or "nothing"
     return kind(
         f"`{tool.program}` gave no token for {request.resource!r} (exit code {finished.exit_code}): {text}; {advice}",
         resource=request.resource,
@@ -203,7 +204,7 @@ def failure(
     )
 
 
-def _secrets(surroundings: Surroundings) -> list[str]:
+def secrets_in(surroundings: Surroundings) -> list[str]:
     """Return the values in the environment that a tool was given and might print."""
     return [
         value

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from aiomsi._token import AccessToken
     from aiomsi.sources._subprocess import Finished
 
-__all__ = ["AzureCLI"]
+__all__ = ["AZ", "AzureCLI"]
 
-_AZ = Tool(
+AZ = Tool(
     source="azure_cli",
     program="az",
     missing="install the Azure CLI (https://aka.ms/azure-cli) and run: az login",
@@ -47,7 +47,7 @@ class AzureCLI:
             not positive.
     """
 
-    name = _AZ.source
+    name = AZ.source
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class AzureCLI:
             raise ValueError(
                 "`az` takes either a tenant or a subscription; give only one of tenant_id and subscription"
             )
-        check_option(_AZ, "tenant_id", tenant_id)
-        check_option(_AZ, "subscription", subscription)
+        check_option(AZ, "tenant_id", tenant_id)
+        check_option(AZ, "subscription", subscription)
         self.time_limit = checked_timeout(process_timeout)
         self._tenant_id = tenant_id
         self._subscription = subscription
@@ -99,16 +99,16 @@ class AzureCLI:
                 resource=request.resource,
                 source=self.name,
             )
-        finished = await ask(_AZ, arguments, request, surroundings=self._surroundings, limit=self.time_limit)
+        finished = await ask(AZ, arguments, request, surroundings=self._surroundings, limit=self.time_limit)
         if finished.exit_code != 0:
             raise _failure(finished, request, self._surroundings)
         return printed_token(
-            _AZ, finished, request, members=("accessToken",), advice="is it an old version? Run: az upgrade"
+            AZ, finished, request, members=("accessToken",), advice="is it an old version? Run: az upgrade"
         )
 
     def _arguments(self, request: TokenRequest) -> list[str]:
         tenant_id = request.tenant_id or self._tenant_id
-        check_plain(_AZ, request, tenant_id)
+        check_plain(AZ, request, tenant_id)
         arguments = ["account", "get-access-token", "--output", "json", "--resource", request.resource]
         if self._subscription is not None:
             return [*arguments, "--subscription", self._subscription]
@@ -129,7 +129,7 @@ def _failure(finished: Finished, request: TokenRequest, surroundings: Surroundin
         kind = TokenRefusedError
         advice = f"try the same by hand: az account get-access-token --resource {request.resource}"
     return failure(
-        _AZ,
+        AZ,
         finished,
         request,
         kind=kind,

@@ -47,6 +47,11 @@ class FirstAvailable:
         return f"FirstAvailable({', '.join(map(repr, self._sources))})"
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        """What is asked, in this order."""
+        return self._sources
+
+    @property
     def time_limit(self) -> float:
         """Seconds after which a fetch is given up: what all of them may take, one after the other."""
         return sum(map(time_limit_of, self._sources))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aiomsi._source import Source, TokenRequest
     from aiomsi._token import AccessToken
 
-__all__ = ["default"]
+__all__ = ["chosen", "default"]
 
 
 def default(*, surroundings: Surroundings | None = None) -> Source:
@@ -27,6 +27,19 @@ def default(*, surroundings: Surroundings | None = None) -> Source:
     first fetch.
     """
     return _Detected(surroundings or Surroundings())
+
+
+def chosen(surroundings: Surroundings) -> Source:
+    """Return what `default` would fetch from now.
+
+    Raises:
+        ConfigurationError: the environment chooses something that cannot be had.
+    """
+    if surroundings.get(CONNECTION_STRING) is None:
+        return selected(surroundings)
+    from aiomsi.sources.connection_string import from_connection_string  # noqa: PLC0415  (seldom there)
+
+    return from_connection_string(surroundings.get(CONNECTION_STRING) or "", surroundings)
 
 
 class _Detected:
@@ -44,19 +57,12 @@ class _Detected:
     @property
     def _source(self) -> Source:
         if self._made is None or self._made_from != self._settings():
-            self._made = self._make()
+            self._made = chosen(self._surroundings)
             self._made_from = self._settings()
         return self._made
 
     def _settings(self) -> list[str | None]:
         return [self._surroundings.get(variable) for variable in (CONNECTION_STRING, *VARIABLES)]
-
-    def _make(self) -> Source:
-        if self._surroundings.get(CONNECTION_STRING) is None:
-            return selected(self._surroundings)
-        from aiomsi.sources.connection_string import from_connection_string  # noqa: PLC0415  (seldom there)
-
-        return from_connection_string(self._surroundings.get(CONNECTION_STRING) or "", self._surroundings)
 
     @property
     def time_limit(self) -> float:

@@ -6,8 +6,6 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import anyio
-
 from aiomsi._errors import (
     AiomsiError,
     ConfigurationError,
@@ -19,6 +17,7 @@ from aiomsi._errors import (
 )
 from aiomsi.sources._arc import agent_is_here, key_for
 from aiomsi.sources._entra_application import check_capabilities, check_retry_timeout
+from aiomsi.sources._firmware import is_azure
 from aiomsi.sources._hosts import ARC_AGENT, IMDS, WORKLOAD_IDENTITY, Host, host_named_by
 from aiomsi.sources._messages import Request
 from aiomsi.sources._retrying import persist
@@ -46,8 +45,6 @@ _RESOURCE_ID = re.compile(
     r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[^/\s]+",
     re.IGNORECASE,
 )
-_AZURE_CHASSIS = "7783-7084-3265-9085-8269-3286-77"
-_AZURE_VENDOR = "Microsoft Corporation"
 
 
 class ManagedIdentity:
@@ -151,13 +148,7 @@ class ManagedIdentity:
         """Return whether there is a managed identity, as far as can be told without asking the network; None if not."""
         if self._seen or host_named_by(self._surroundings) or await agent_is_here(self._surroundings):
             return True
-        if self._surroundings.platform == "darwin":  # There are no machines of that kind on Azure.
-            return False
-        tag = await self._dmi("chassis_asset_tag")
-        if tag == _AZURE_CHASSIS:
-            return True
-        vendor = await self._dmi("sys_vendor")
-        return False if vendor and vendor != _AZURE_VENDOR else None
+        return await is_azure(self._surroundings)
 
     async def probe(self, request: TokenRequest) -> bool:
         """Return whether IMDS answers within a second to a request that no imitation of it takes for a real one."""
@@ -213,13 +204,6 @@ class ManagedIdentity:
             retry_timeout=self._retry_timeout,
             surroundings=self._surroundings,
         )
-
-    async def _dmi(self, name: str) -> str | None:
-        path = anyio.Path(self._surroundings.root) / "sys/class/dmi/id" / name
-        try:
-            return (await path.read_text()).strip()
-        except (OSError, UnicodeDecodeError):
-            return None
 
 
 def _selector(client_id: str | None, object_id: str | None, resource_id: str | None) -> Selector | None:
