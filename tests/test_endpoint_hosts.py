@@ -637,7 +637,7 @@ async def test_a_refusal_takes_the_shape_of_service_fabric(client: Client, code:
         (IssueRefused(503, "AADSTS90033", "again"), "server_error", 90033, "again"),
         (IssueRefused(429, "AADSTS50196", "loop", 3), "temporarily_unavailable", 50196, "loop"),
         (IssueRefused(400, "invalid_resource", "AADSTS500011: which?"), "invalid_resource", 500011, "which?"),
-        (IssueRefused(429, "too_many_requests", "slow down", 3), "too_many_requests", 50196, "slow down"),
+        (IssueRefused(429, "too_many_requests", "slow down", 3), "temporarily_unavailable", 50196, "slow down"),
         (IssueRefused(502, "bad_gateway", "see AADSTS1: x"), "bad_gateway", 90033, "see AADSTS1: x"),
         (IssueRefused(401, "invalid_client", "no"), "invalid_client", 50012, "no"),
     ],

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import traceback
-from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Self, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
+from .answers import answer
 from .certificate import Certificate, issue_certificate
-from .faults import Answer, Step, at_least_zero, play, respond
+from .faults import Answer, at_least_zero
+from .hits import Tally
 from .hosts import chosen
 from .keyring import Keyring
 from .listening import Sockets
+from .playing import play, respond
 from .protocol import Host, admit, recognise
 from .received import ReceivedRequest, receive
-from .tokens import FAKE_CLIENT_ID, FAKE_TENANT_ID, Issue, IssueRefused, TokenAsked, fake_tokens
+from .script import Performance, script_of
+from .thread import LoopThread
+from .tokens import FAKE_CLIENT_ID, FAKE_TENANT_ID, Issue, fake_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from aiohttp import web
 
-_log = logging.getLogger("aiomsi.endpoint")
+    from .faults import Step
+    from .hits import Hits
+    from .script import Rule
 
 
 class IdentityEndpoint:
@@ -34,6 +38,9 @@ class IdentityEndpoint:
 
         async with IdentityEndpoint() as endpoint:
             os.environ.update(endpoint.environ("app_service"))
+
+    `async with` serves in the event loop that runs; a plain `with` gives it a thread and a loop of its own, for callers
+    of every kind. Everything here but `start` and `aclose` may be used from any thread.
 
     Without *issue* it hands out fake, unsigned tokens that live for *lifetime* seconds; with it, what that function
     returns, or the refusal that it raises as `IssueRefused`. *hosts* are the protocols to speak:
@@ -51,9 +58,10 @@ class IdentityEndpoint:
     Raises ValueError for arguments that make no sense. A closed endpoint may be started again, on the ports it had.
 
     *requests* are all requests in the order in which they came; *token_requests* are those among them that asked
-    properly for a token.
+    properly for a token. *root* is where its hosts see the root of the file system.
     """
 
+    root: Path
     requests: list[ReceivedRequest]
     token_requests: list[ReceivedRequest]
 
@@ -81,16 +89,18 @@ class IdentityEndpoint:
         self._issue = fake_tokens(wall, lifetime) if issue is None else issue
         self._wall = wall
         self._keyring = Keyring(root, wall)
+        self.root = Path("/") if root is None else root
         self._certificate: Certificate | None = None
         self._prepared = False
+        self._tally = Tally()
+        self._thread = LoopThread()
         self.latency = latency
         self.requests, self.token_requests = [], []
         self.script()
 
     def __repr__(self) -> str:
         state = self.url if self._sockets.are_open else "closed"
-        names = ",".join(row.name for row in self._rows)
-        return f"<IdentityEndpoint {state} hosts={names} requests={len(self.requests)}>"
+        return f"<IdentityEndpoint {state} hosts={','.join(self.hosts)} requests={len(self.requests)}>"
 
     @property
     def url(self) -> str:
@@ -119,6 +129,16 @@ class IdentityEndpoint:
         self._keyring.secret = secret
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of the hosts that it plays."""
+        return tuple(row.name for row in self._rows)
+
+    @property
+    def hits(self) -> Hits:
+        """How often it was asked until now, by host and by resource."""
+        return self._tally.hits
+
+    @property
     def latency(self) -> float:
         """How many seconds each answer takes; may be set at any time."""
         return self._latency
@@ -142,16 +162,16 @@ class IdentityEndpoint:
             facts["thumbprint"] = self._certificate.thumbprint
         return {name: text.format_map(facts) for name, text in row.variables.items()}
 
-    def script(self, *steps: Step | None, then: Step | None = None) -> None:
+    def script(self, *steps: Step | Rule | None, then: Step | None = None) -> None:
         """Play one step per following token request, in order of arrival, and *then* for all after those.
 
-        A step None answers normally. Each call replaces the script before it, so `script()` answers normally again.
-        Requests that the host's own checks refuse use up no step. Raises TypeError for what is not a step.
+        Rules among the steps, `OnRequests` and `During`, take no place in that order: the first one that applies to a
+        request decides for it, instead of the step at its place. A step None answers normally.
+
+        Each call replaces the script before it, so `script()` answers normally again. Requests that the host's own
+        checks refuse are not counted and use up no step. Raises TypeError for what is not a step.
         """
-        for step in (*steps, then):
-            if step is not None and not isinstance(step, get_args(Step)):
-                raise TypeError(f"{step!r} is not a step; did you mean to call it?")
-        self._steps, self._then = deque(steps), then
+        self._performance = Performance(script_of(steps, then), self._wall())
 
     async def rotate_federated_token(self) -> None:
         """Replace Entra's federated token file, as a cluster does; its own older tokens are refused from now on.
@@ -184,6 +204,13 @@ class IdentityEndpoint:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def __enter__(self) -> Self:
+        self._thread.enter(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.exit()
+
     async def _prepare(self) -> None:
         """Make the certificate and the files: they outlive a restart, as those of a real machine do."""
         if any(row.tls for row in self._rows):
@@ -206,29 +233,18 @@ class IdentityEndpoint:
         if isinstance(verdict, Answer):
             return await self._refuse(verdict, host.headers)
         self.token_requests.append(received)
-        step = self._steps.popleft() if self._steps else self._then
+        self._tally.admit(host.name, verdict.resource)
+        step = self._performance.next_step(received.received_at)
         await asyncio.sleep(self._latency)
-        return await play(step, request, partial(self._answer, host, verdict), host.headers)
+        return await play(step, request, partial(answer, host, verdict, self._issue, self._wall, step), host.headers)
 
     async def _refuse(self, refusal: Answer, always: Mapping[str, str]) -> web.Response:
+        self._tally.refuse()
         await asyncio.sleep(self._latency)
         return respond(refusal, always)
-
-    async def _answer(self, host: Host, asked: TokenAsked) -> Answer:
-        try:
-            given = await self._issue(asked)
-            return Answer(body=host.body(host, asked, given, self._wall()))
-        except IssueRefused as refused:
-            return host.refusal(refused, self._wall())
-        except Exception as error:  # noqa: BLE001  # Whatever an issuer raises, its caller gets an answer.
-            # The text of a foreign exception may hold a token, so only its kind and place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error("the issuer raised %s at %s:%s", type(error).__name__, place.filename, place.lineno)
-            message = f"The issuer of this endpoint raised {type(error).__name__}."
-            return host.refusal(IssueRefused(500, "server_error", message), self._wall())
 
     def _row(self, host: str) -> Host:
         for row in self._rows:
             if row.name == host:
                 return row
-        raise ValueError(f"unknown host {host!r}; this endpoint plays {', '.join(row.name for row in self._rows)}")
+        raise ValueError(f"unknown host {host!r}; this endpoint plays {', '.join(self.hosts)}")
