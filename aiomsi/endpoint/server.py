@@ -39,8 +39,8 @@ class IdentityEndpoint:
         async with IdentityEndpoint() as endpoint:
             os.environ.update(endpoint.environ("app_service"))
 
-    `async with` serves in the event loop that runs; a plain `with` gives it a thread and a loop of its own, for callers
-    of every kind. Everything here but `start` and `aclose` may be used from any thread.
+    `async with` serves in the event loop that runs. A plain `with`, where none does, gives it a thread and a loop of
+    its own, which serve tests of every kind. All but `start` and `aclose` may be used from any thread.
 
     Without *issue* it hands out fake, unsigned tokens that live for *lifetime* seconds; with it, what that function
     returns, or the refusal that it raises as `IssueRefused`. *hosts* are the protocols to speak:

@@ -115,7 +115,8 @@ def shifted(given: TokenGiven, seconds: float) -> TokenGiven:
     if token.startswith(_FAKE_HEADER) and token.endswith(_FAKE_SIGNATURE):
         whole_seconds = int(expires_on) - int(given.expires_on)
         claims = _payload(token)
-        token = _unsigned(claims | {name: claims[name] + whole_seconds for name in _TIMES & claims.keys()})
+        times = {name: claims[name] for name in _TIMES if isinstance(claims.get(name), int)}
+        token = _unsigned(claims | {name: time + whole_seconds for name, time in times.items()})
     return replace(given, token=token, expires_on=expires_on)
 
 
@@ -180,4 +181,4 @@ def _base64url(data: bytes) -> str:
 
 _FAKE_HEADER = _segment({"alg": "none", "typ": "JWT"}) + "."
 _FAKE_SIGNATURE = "." + _base64url(b"not-a-signature")
-_TIMES = frozenset({"iat", "nbf", "exp"})
+_TIMES = ("iat", "nbf", "exp")
