@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import ssl
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import aiohttp
 
-    import aiohttp
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
 
     from aiomsi.endpoint import IdentityEndpoint
 
@@ -26,6 +27,7 @@ __all__ = [
     "Question",
     "Reply",
     "claims",
+    "client_of",
     "proper",
 ]
 
@@ -113,6 +115,13 @@ class Client:
         scheme, _, path = headers["WWW-Authenticate"].partition(" realm=")
         assert (scheme, path[0]) == ("Basic", "/")
         return self.root / path[1:]
+
+
+@asynccontextmanager
+async def client_of(root: Path) -> AsyncIterator[Client]:
+    """Yield a client that does not reuse connections, for an endpoint whose files are below *root*."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        yield Client(session, root)
 
 
 def proper(endpoint: IdentityEndpoint, host: str) -> Question:  # noqa: PLR0911  # One for each host.

@@ -7,9 +7,8 @@ import json
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import pytest
-from questions import EVERY_HOST, NOW, VAULT, Client, claims
+from questions import EVERY_HOST, NOW, VAULT, Client, claims, client_of
 
 from aiomsi.endpoint import Answer, Expired, IdentityEndpoint, Refused, Skewed, TokenAsked, TokenGiven
 from aiomsi.endpoint.tokens import fake_tokens, shifted
@@ -25,8 +24,8 @@ EACH = pytest.mark.parametrize("host", EVERY_HOST)
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield Client(session, tmp_path)
+    async with client_of(tmp_path) as client:
+        yield client
 
 
 @pytest.fixture

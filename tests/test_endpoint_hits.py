@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
-from questions import EVERY_HOST, VAULT, Client
+from questions import EVERY_HOST, VAULT, Client, client_of
 
 from aiomsi.endpoint import Hits, IdentityEndpoint, Refused
 from aiomsi.endpoint.hits import Tally
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield Client(session, tmp_path)
+    async with client_of(tmp_path) as client:
+        yield client
 
 
 async def test_each_request_is_counted_once(client: Client, tmp_path: Path) -> None:

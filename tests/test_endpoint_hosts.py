@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import pytest
-from questions import EVERY_HOST, METADATA_PATH, NOW, VAULT, Client, Question, claims, proper
+from questions import EVERY_HOST, METADATA_PATH, NOW, VAULT, Client, Question, claims, client_of, proper
 
 from aiomsi.endpoint import (
     Answer,
@@ -100,8 +100,8 @@ def refuse(error: Exception) -> Any:
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """Return a client that does not reuse connections."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield Client(session, tmp_path)
+    async with client_of(tmp_path) as client:
+        yield client
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from questions import NOW, Client
+from questions import NOW, Client, client_of
 
 from aiomsi.endpoint import Answer, During, Hang, IdentityEndpoint, OnRequests, Refused, Reset, Slow
 from aiomsi.endpoint.script import Performance, Script, script_of
@@ -35,8 +34,8 @@ rules = st.one_of(
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield Client(session, tmp_path)
+    async with client_of(tmp_path) as client:
+        yield client
 
 
 async def statuses(client: Client, endpoint: IdentityEndpoint, count: int) -> list[int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sybil import Document
+from sybil.parsers.markdown import CodeBlockParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +44,13 @@ ASYNCIO = """
     asyncio_mode = {}
     asyncio_default_fixture_loop_scope = function
 """
+
+README = Path(__file__).parent.parent / "README.md"
+EXAMPLES = [
+    example.parsed
+    for example in Document.parse(str(README), CodeBlockParser(language="python", evaluator=lambda _example: None))
+    if "def test_" in example.parsed
+]
 
 
 @pytest.fixture
@@ -309,6 +319,13 @@ def test_who_uses_no_fixture_pays_nothing(pytester: pytest.Pytester) -> None:
         """
     )
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:asyncio").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_the_examples_of_the_readme_pass(run: Callable[..., pytest.RunResult], number: int) -> None:
+    """What the README shows as tests are tests."""
+    tests = EXAMPLES[number]
+    run("", tail=f"\n{tests}").assert_outcomes(passed=tests.count("def test_"))
 
 
 async def test_they_work_here_as_well(identity_endpoint: IdentityEndpoint, token_provider: TokenProvider) -> None:
