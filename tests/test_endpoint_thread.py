@@ -53,6 +53,18 @@ def test_a_plain_with_serves_those_without_a_loop() -> None:
     assert only_the_main_thread()
 
 
+def test_a_script_is_replaced_between_two_requests() -> None:
+    """Whenever the test's thread does it, each request plays the one script or the other, and none is lost."""
+    with IdentityEndpoint() as endpoint, ThreadPoolExecutor(4) as callers:
+        asking = [callers.submit(ask, endpoint) for _ in range(100)]
+        while not all(call.done() for call in asking):
+            endpoint.script(Refused(429), then=Refused(503))
+            endpoint.script()
+            assert endpoint.hits.token_requests <= 100
+        assert {call.result() for call in asking} <= {200, 429, 503}
+        assert endpoint.hits.token_requests == 100
+
+
 def test_it_may_come_back() -> None:
     """After the block the port is closed; a second block is the same endpoint again."""
     endpoint = IdentityEndpoint()
