@@ -631,6 +631,7 @@ async def test_closing_does_not_wait_for_what_hangs(client: Client, step: Step |
         endpoint = IdentityEndpoint(issue, wall=wall)
         await endpoint.start()
         endpoint.script(then=step)
+        arrived.clear()
         asking = asyncio.create_task(client.ask(endpoint))
         await arrived.wait()
         await endpoint.aclose()

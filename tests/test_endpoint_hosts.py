@@ -10,13 +10,14 @@ import re
 import ssl
 import stat
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import aiohttp
 import pytest
+from questions import EVERY_HOST, METADATA_PATH, NOW, VAULT, Client, Question, claims, client_of, proper
 
 from aiomsi.endpoint import (
     Answer,
@@ -30,123 +31,19 @@ from aiomsi.endpoint import (
 from aiomsi.endpoint.listening import Sockets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
+
+    from questions import Reply
 
     from aiomsi.endpoint.tokens import IdentityKind
 
-NOW = 1_760_000_000.0
-VAULT = "https://vault.azure.net"
 CLIENT = "11111111-aaaa-4bbb-8ccc-000000000001"
 TENANT = "44444444-AAAA-4bbb-8ccc-000000000004"
-METADATA_PATH = "/metadata/identity/oauth2/token"
 KEYS = "var/opt/azcmagent/tokens"
-JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 HOSTS = ("azure_ml", "cloud_shell", "azure_arc", "service_fabric", "entra")
-EVERY_HOST = ("app_service", "app_service_2017", "imds", *HOSTS)
 EACH = pytest.mark.parametrize("host", HOSTS)
 EACH_OVER_TLS = pytest.mark.parametrize("host", ["service_fabric", "entra"])
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request that a test sends: a proper one, until the test changes something about it."""
-
-    url: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    form: Mapping[str, str] | None = None
-
-    @property
-    def method(self) -> str:
-        return "GET" if self.form is None else "POST"
-
-    def but(self, **changes: str | None) -> Question:
-        """Return the same with other parameters in its query or form; those that are None are left out."""
-        given = {**(self.query if self.form is None else self.form), **changes}
-        kept = {name: value for name, value in given.items() if value is not None}
-        return replace(self, query=kept) if self.form is None else replace(self, form=kept)
-
-    def with_headers(self, **headers: str) -> Question:
-        return replace(self, headers={**self.headers, **headers})
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.content)
-
-
-class Client:
-    """Sends questions, every one of them on a connection of its own; it trusts the endpoint's authority alone."""
-
-    def __init__(self, session: aiohttp.ClientSession, root: Path) -> None:
-        self.session = session
-        self.root = root
-
-    async def send(self, question: Question) -> Reply:
-        trusted = self.root / "ca.pem"
-        async with self.session.request(
-            question.method,
-            question.url,
-            params=question.query,
-            headers=question.headers,
-            data=question.form,
-            ssl=ssl.create_default_context(cafile=trusted) if trusted.exists() else True,
-        ) as response:
-            return Reply(response.status, response.headers, await response.read())
-
-    async def ask(self, endpoint: IdentityEndpoint, host: str, **changes: str | None) -> Reply:
-        """Ask as *host* wants to be asked, answering a challenge."""
-        question = proper(endpoint, host).but(**changes)
-        if host != "azure_arc":
-            return await self.send(question)
-        return await self.send(question.with_headers(Authorization=f"Basic {await self.new_key(endpoint)}"))
-
-    async def new_key(self, endpoint: IdentityEndpoint) -> str:
-        """Return what is in the key file that the agent of Arc names."""
-        return self.key_file((await self.send(proper(endpoint, "azure_arc"))).headers).read_text()
-
-    def key_file(self, headers: Mapping[str, str]) -> Path:
-        scheme, _, path = headers["WWW-Authenticate"].partition(" realm=")
-        assert (scheme, path[0]) == ("Basic", "/")
-        return self.root / path[1:]
-
-
-def proper(endpoint: IdentityEndpoint, host: str) -> Question:
-    """Return a proper question, built from the variables that the endpoint hands out."""
-    variables = endpoint.environ(host)
-    metadata = {"Metadata": "true"}
-    match host:
-        case "azure_ml":
-            query = {"api-version": "2017-09-01", "resource": VAULT}
-            return Question(variables["MSI_ENDPOINT"], query, {"secret": variables["MSI_SECRET"]})
-        case "cloud_shell":
-            return Question(variables["MSI_ENDPOINT"], headers=metadata, form={"resource": VAULT})
-        case "azure_arc":
-            query = {"api-version": "2020-06-01", "resource": VAULT}
-            return Question(variables["IDENTITY_ENDPOINT"], query, metadata)
-        case "service_fabric":
-            query = {"api-version": "2019-07-01-preview", "resource": VAULT}
-            return Question(variables["IDENTITY_ENDPOINT"], query, {"Secret": variables["IDENTITY_HEADER"]})
-        case "imds":
-            query = {"api-version": "2018-02-01", "resource": VAULT}
-            return Question(variables["AZURE_POD_IDENTITY_AUTHORITY_HOST"] + METADATA_PATH, query, metadata)
-    assert host == "entra"
-    form = {
-        "client_id": variables["AZURE_CLIENT_ID"],
-        "grant_type": "client_credentials",
-        "scope": f"{VAULT}/.default",
-        "client_assertion_type": JWT_BEARER,
-        "client_assertion": Path(variables["AZURE_FEDERATED_TOKEN_FILE"]).read_text(),
-    }
-    url = f"{variables['AZURE_AUTHORITY_HOST']}{variables['AZURE_TENANT_ID']}/oauth2/v2.0/token"
-    return Question(url, form=form)
 
 
 def with_secret(question: Question, secret: str) -> Question:
@@ -172,12 +69,6 @@ async def connect(
 async def hang_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
     await writer.wait_closed()
-
-
-def claims(token: str) -> dict[str, Any]:
-    """Return the payload of *token*."""
-    payload = token.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))  # type: ignore[no-any-return]
 
 
 def jwt(payload: bytes) -> str:
@@ -209,8 +100,8 @@ def refuse(error: Exception) -> Any:
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """Return a client that does not reuse connections."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield Client(session, tmp_path)
+    async with client_of(tmp_path) as client:
+        yield client
 
 
 @pytest.fixture
@@ -637,7 +528,7 @@ async def test_a_refusal_takes_the_shape_of_service_fabric(client: Client, code:
         (IssueRefused(503, "AADSTS90033", "again"), "server_error", 90033, "again"),
         (IssueRefused(429, "AADSTS50196", "loop", 3), "temporarily_unavailable", 50196, "loop"),
         (IssueRefused(400, "invalid_resource", "AADSTS500011: which?"), "invalid_resource", 500011, "which?"),
-        (IssueRefused(429, "too_many_requests", "slow down", 3), "too_many_requests", 50196, "slow down"),
+        (IssueRefused(429, "too_many_requests", "slow down", 3), "temporarily_unavailable", 50196, "slow down"),
         (IssueRefused(502, "bad_gateway", "see AADSTS1: x"), "bad_gateway", 90033, "see AADSTS1: x"),
         (IssueRefused(401, "invalid_client", "no"), "invalid_client", 50012, "no"),
     ],

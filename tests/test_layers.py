@@ -16,6 +16,7 @@ PACKAGE = Path(aiomsi.__file__).parent
 
 # From the bottom up: a module may import from layers above it in this list, never from its own or from one below.
 LAYERS: list[set[str]] = [
+    {"endpoint"},
     {"_errors", "_token", "_clock", "_flight", "_lazy", "_resource"},
     {"_challenge", "_clouds", "_origins", "_schedule", "_source"},
     {"_backoff", "_fetcher", "_lookout", "_tenants"},
@@ -61,8 +62,17 @@ LAYERS: list[set[str]] = [
     {"_middleware", "adapters._*"},
     {"adapters", "adapters.*"},
     {""},
-    {"_command_line", "_command_line.*"},
+    {"_command_line", "_command_line.*", "_pytest_plugin"},
     {"__main__"},
+]
+ENDPOINT_LAYERS: list[set[str]] = [
+    {"certificate", "gate", "hits", "listening", "received", "thread", "tokens"},
+    {"faults", "guard", "keyring"},
+    {"playing", "protocol", "script"},
+    {"answers", "app_service", "entra", "imds", "service_fabric", "spelling"},
+    {"hosts", "reception"},
+    {"server"},
+    {""},
 ]
 HTTP = {"aiohttp", "yarl", "httpx", "requests"}
 TOUCH_HTTP = {"_middleware", "sources._tls", "sources._transport"}
@@ -87,8 +97,8 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def layer(module: str) -> int:
-    return next(number for number, names in enumerate(LAYERS) if any(fnmatchcase(module, name) for name in names))
+def layer(module: str, layers: list[set[str]] = LAYERS) -> int:
+    return next(number for number, names in enumerate(layers) if any(fnmatchcase(module, name) for name in names))
 
 
 INNER = sorted(name for name in modules() if not name.startswith(("endpoint", "_command_line", "__main__")))
@@ -108,6 +118,15 @@ def test_imports_point_strictly_down(module: str) -> None:
     if module == "":  # The front door names the modules whose names it re-exports.
         return
     assert {name for name in below if name and layer(name) >= layer(module)} == set()
+
+
+@pytest.mark.parametrize("module", sorted(name for name in modules() if name.startswith("endpoint")))
+def test_imports_within_the_emulator_point_strictly_down(module: str) -> None:
+    """The emulator, which knows nothing of the rest, has layers of its own."""
+    names = {name.removeprefix("endpoint").removeprefix("."): path for name, path in modules().items()}
+    module = module.removeprefix("endpoint").removeprefix(".")
+    below = imports(names[module]) & {name for name in names if name and f"endpoint.{name}" in modules()}
+    assert {name for name in below if layer(name, ENDPOINT_LAYERS) >= layer(module, ENDPOINT_LAYERS)} == set()
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

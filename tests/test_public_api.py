@@ -64,6 +64,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ("from aiomsi import TokenProvider", {"aiohttp", "anyio"}),
         ("from aiomsi import AZURE_PUBLIC_CLOUD", {"aiohttp", "anyio", "aiomsi._provider"}),
         ("from aiomsi import BearerAuth", {"anyio", "aiomsi.sources"}),
+        ("import aiomsi._pytest_plugin", {"aiohttp", "anyio", "aiomsi.endpoint", "aiomsi.sources", "aiomsi._provider"}),
         ("import aiomsi.testing", {"aiohttp", "anyio", "pytest"}),
         ("import aiomsi.sources", {"click", "rich", "azure"}),
     ],

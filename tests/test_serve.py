@@ -77,6 +77,7 @@ def test_which_protocols_are_spoken_where(options: ServeOptions, groups: list[tu
         ({"lifetime": 1.0}, "add --emulate"),
         ({"date_text": True}, "add --emulate"),
         ({"root": Path("x")}, "add --emulate"),
+        ({"script": ("hang",)}, "add --emulate"),
         ({"emulate": True, "imds": True, "play": ("azure_ml",)}, "say --play imds"),
         ({"emulate": True, "tenant": "contoso.example"}, "no meaning"),
         ({"emulate": True, "source": "dev"}, "no meaning"),
@@ -264,7 +265,7 @@ async def seen(*, terminal: bool, provider: TokenProvider | None = None) -> str:
     with shown(traffic, None if provider is None else provider.statistics, console):
         traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
         traffic.observe(received(), TokenAsked("app_service", VAULT, "client_id", CLIENT_ID), 200)
-        traffic.observe(received(headers={}, host=None, resource=None, remote=None), None, 403)
+        traffic.observe(received(headers={}, host=None, resource=None, remote="172.17.0.2"), None, 403)
     return screen.getvalue()
 
 
@@ -273,9 +274,9 @@ async def test_a_line_for_each_request() -> None:
     async with TokenProvider(ScriptedSource()) as provider:
         lines = (await seen(terminal=False, provider=provider)).splitlines()
     assert [line.partition(" ")[2] for line in lines] == [
-        f"app_service {VAULT} 200 azsdk-python-identity/1.27 (127.0.0.1)",
-        f"app_service {VAULT} 200 azsdk-python-identity/1.27 (127.0.0.1) [the developer's, not client_id {CLIENT_ID}]",
-        "unknown - 403 this machine",
+        f"app_service {VAULT} 200 azsdk-python-identity/1.27",
+        f"app_service {VAULT} 200 azsdk-python-identity/1.27 [the developer's, not client_id {CLIENT_ID}]",
+        "unknown - 403 somebody at 172.17.0.2",
     ]
 
 
@@ -294,7 +295,7 @@ async def test_the_picture() -> None:
             await provider.token("https://graph.microsoft.com")
         screen = await seen(terminal=True, provider=provider)
     assert f"the developer's, not client_id {CLIENT_ID}" in screen
-    assert "2 tokens given, 1 requests refused" in screen
+    assert "2 tokens given, 1 refused" in screen
     assert "FRESH" in screen
     assert "120 min" in screen
     assert "nobody is logged in;" in screen
@@ -447,6 +448,13 @@ def test_the_emulator_as_a_command() -> None:
     assert "Traceback" not in errors
 
 
+def test_a_script_for_clients_in_other_languages() -> None:
+    """`--script` says what goes wrong with which request."""
+    with serving("--emulate", "--script", "429:3", "--script", "503@3", "--output", "json") as process:
+        environ = leads_to(process)["app_service"]
+        assert [ask(environ)[0] for _ in range(4)] == [429, 200, 503, 200]
+
+
 def test_every_host_can_be_played(tmp_path: Path) -> None:
     """`--play` chooses the hosts; those that have files put them below a folder, by default one that goes away."""
     with serving("--emulate", "--play", "azure_arc", "--play", "entra", "--output", "json") as process:
@@ -481,6 +489,7 @@ def test_shells_can_read_it() -> None:
         (["--source", "nobody"], 4, "the source is 'nobody'"),
         (["--emulate", "--play", "moon"], 2, "unknown host 'moon'"),
         (["--emulate", "--play", "azure_ml", "--play", "cloud_shell"], 2, "different values of MSI_ENDPOINT"),
+        (["--emulate", "--script", "moon"], 2, "moon"),
         (["--emulate", "--host-name", "a:80"], 2, "host name"),
         (["--emulate", "--socket", "/dev/null"], 1, "cannot serve app_service"),
     ],

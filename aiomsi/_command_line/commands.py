@@ -158,6 +158,13 @@ def demo(callers: int) -> None:
     help="Emulator: how long tokens are good.",
 )
 @click.option("--latency", type=_SECONDS, metavar="SECONDS", help="Emulator: how long each answer takes.")
+@click.option(
+    "--script",
+    metavar="STEP",
+    multiple=True,
+    help="Emulator: what goes wrong with the next request (429:3, 503, hang, skew:-600, …) or with some of them"
+    " (503@2-4, hang@10s-40s); repeatable; the README has a table.",
+)
 @click.option("--date-text", is_flag=True, help="Emulator: write expiry as a date in App Service's older protocol.")
 def serve(**options: Any) -> None:
     """Give the tokens of your `az login` to containers, and to programs in any language.

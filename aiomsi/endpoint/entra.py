@@ -42,6 +42,12 @@ _NAMES = {
     "700213": "invalid_client",
 }
 
+# Its own words for what hosts in general refuse.
+_WORDS = {
+    "service_unavailable": "temporarily_unavailable",
+    "too_many_requests": "temporarily_unavailable",
+}
+
 
 async def door(received: ReceivedRequest, keyring: Keyring) -> Answer | None:
     """Want exactly one proof that is good: a secret or an assertion."""
@@ -97,7 +103,7 @@ def refusal(refused: IssueRefused, now: float) -> Answer:
     found = own or _NUMBER.match(refused.message)
     number = found[1] if found else usual_number
     error = {
-        "error": _NAMES.get(number, usual_name) if own else refused.code,
+        "error": _NAMES.get(number, usual_name) if own else _WORDS.get(refused.code, refused.code),
         "error_description": f"AADSTS{number}: {_NUMBER.sub('', refused.message)}",
         "error_codes": [int(number)],
         "timestamp": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),

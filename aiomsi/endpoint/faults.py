@@ -1,22 +1,19 @@
-"""What can go wrong on the way: the steps of `IdentityEndpoint.script`, and how each one is played on the wire."""
+"""What can go wrong on the way: the steps of `IdentityEndpoint.script`."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-import struct
-import sys
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from aiohttp import web
+from .gate import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
 _JSON = "application/json; charset=utf-8"
-_CHUNK = 65_536
+_REDIRECTS = (301, 302, 303, 307, 308)  # RFC 9110, those that say where to go instead.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +29,74 @@ class Answer:
         if not 200 <= self.status <= 599:  # noqa: PLR2004  # The range of final HTTP answers (RFC 9110).
             raise ValueError(f"status must be 200 to 599, not {self.status!r}")
 
+    @classmethod
+    def html(cls, page: str = "<!doctype html><title>Sign in to the network</title>", status: int = 200) -> Self:
+        """Return the answer of something that is no token endpoint: a captive portal, or a proxy in the way."""
+        return cls(status, page, content_type="text/html; charset=utf-8")
+
+    @classmethod
+    def redirect(cls, location: str = "/elsewhere", status: int = 307) -> Self:
+        """Return an answer that sends the client to *location*, by default to where this endpoint serves nothing.
+
+        A client that goes there, and what it takes along, is then found in `IdentityEndpoint.requests`.
+        """
+        if status not in _REDIRECTS:
+            raise ValueError(f"status must be one of {', '.join(map(str, _REDIRECTS))}, not {status!r}")
+        return cls(status, headers={"Location": location})
+
     @property
     def content(self) -> bytes:
         """The body as it goes over the wire."""
         if isinstance(self.body, bytes):
             return self.body
         return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Refuse with HTTP *status*, in the host's own error shape.
+
+    Without *code* and *message* it says what hosts say with that status. *retry_after* (seconds) becomes a Retry-After
+    header, rounded up to whole seconds; *as_date* makes it a date instead, that many seconds from then by the
+    endpoint's clock (RFC 9110 allows both), and only a date may lie in the past.
+    """
+
+    status: int
+    code: str | None = None
+    message: str | None = None
+    retry_after: float | None = None
+    as_date: bool = False
+
+    def __post_init__(self) -> None:
+        if not 400 <= self.status <= 599:  # noqa: PLR2004  # The range of HTTP errors (RFC 9110).
+            raise ValueError(f"status must be an HTTP error, 400 to 599, not {self.status!r}")
+        if self.as_date:
+            finite("retry_after", self.retry_after)
+        elif self.retry_after is not None:
+            at_least_zero("retry_after", self.retry_after)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Answer with a token that expired *seconds* ago; a fake one says so itself too."""
+
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        at_least_zero("seconds", self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Skewed:
+    """Answer as a host whose clock is *seconds* ahead, or behind if that is negative.
+
+    All times in the answer are off by that much, and those that a fake token claims.
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        finite("seconds", self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,59 +147,7 @@ class Huge:
         at_least_zero("size", self.size)
 
 
-class Gate:
-    """Hold every request that comes to it until the test opens it; then answer them normally.
-
-    Opening it lets through those who wait, and the gate holds again whoever comes next: one gate may be several steps
-    of a script, or its `then`. It belongs to the event loop of the endpoint.
-
-        gate = Gate()
-        endpoint.script(gate)
-        caller = asyncio.create_task(provider.token(resource))
-        await gate.reached()
-        ...  # The request is in the air now, for as long as you like.
-        gate.open()
-    """
-
-    __slots__ = ("_arrival", "_held")
-
-    def __init__(self) -> None:
-        self._arrival = asyncio.Event()
-        self._held: set[asyncio.Future[None]] = set()
-
-    def __repr__(self) -> str:
-        return f"<Gate held={self.held}>"
-
-    @property
-    def held(self) -> int:
-        """How many requests wait at the gate now."""
-        return len(self._held)
-
-    async def reached(self, count: int = 1) -> None:
-        """Wait until at least *count* requests are held at the same time."""
-        while self.held < count:
-            self._arrival.clear()
-            await self._arrival.wait()
-
-    def open(self) -> None:
-        """Let through all requests that are held now."""
-        held, self._held = self._held, set()
-        for place in held:
-            if not place.done():  # Its client may have hung up a moment ago.
-                place.set_result(None)
-
-    async def hold(self) -> None:
-        """Wait in front of the gate: the endpoint does, on behalf of a request."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._held.add(place)
-        self._arrival.set()
-        try:
-            await place
-        finally:
-            self._held.discard(place)
-
-
-Step: TypeAlias = Answer | Slow | Hang | Reset | Truncated | Drip | Huge | Gate
+Step: TypeAlias = Answer | Refused | Expired | Skewed | Slow | Hang | Reset | Truncated | Drip | Huge | Gate
 
 
 def at_least_zero(name: str, value: float) -> None:
@@ -149,84 +156,7 @@ def at_least_zero(name: str, value: float) -> None:
         raise ValueError(f"{name} must be at least 0, not {value!r}")
 
 
-async def play(
-    step: Step | None, request: web.BaseRequest, answer: Callable[[], Awaitable[Answer]], always: Mapping[str, str]
-) -> web.StreamResponse:
-    """Answer *request* as *step* wants it; *answer* makes the normal answer, *always* are its host's headers."""
-    match step:
-        case Hang():
-            return await _never()
-        case Reset():
-            _reset(request)
-            return await _never()
-        case Huge():
-            return await _stream(request, web.StreamResponse(headers=_headers(Answer(), always)), _bulk(step.size), 0)
-        case Gate():
-            await step.hold()
-        case Slow():
-            await asyncio.sleep(step.seconds)
-    reply = step if isinstance(step, Answer) else await answer()
-    if isinstance(step, Truncated):
-        return await _cut(request, reply, always)
-    if isinstance(step, Drip):
-        drops = (bytes([byte]) for byte in reply.content)
-        return await _stream(request, _announced(reply, always), drops, step.seconds)
-    return respond(reply, always)
-
-
-def respond(reply: Answer, always: Mapping[str, str]) -> web.Response:
-    """Return *reply* as a response that also carries *always*, unless it has headers of the same names."""
-    return web.Response(status=reply.status, body=reply.content, headers=_headers(reply, always))
-
-
-def _headers(reply: Answer, always: Mapping[str, str]) -> dict[str, str]:
-    lines = (*always.items(), ("Content-Type", reply.content_type), *reply.headers.items())
-    return {name.title(): value for name, value in lines}
-
-
-def _announced(reply: Answer, always: Mapping[str, str]) -> web.StreamResponse:
-    """Return a response that promises the whole body of *reply* and has sent nothing of it."""
-    response = web.StreamResponse(status=reply.status, headers=_headers(reply, always))
-    response.content_length = len(reply.content)
-    return response
-
-
-async def _cut(request: web.BaseRequest, reply: Answer, always: Mapping[str, str]) -> web.StreamResponse:
-    half = reply.content[: len(reply.content) // 2]
-    response = await _stream(request, _announced(reply, always), iter([half]), 0)
-    request.protocol.force_close()
-    return response
-
-
-async def _stream(
-    request: web.BaseRequest, response: web.StreamResponse, chunks: Iterator[bytes], pause: float
-) -> web.StreamResponse:
-    await response.prepare(request)
-    for chunk in chunks:
-        await response.write(chunk)
-        await asyncio.sleep(pause)
-    return response
-
-
-def _bulk(size: int) -> Iterator[bytes]:
-    head, tail = b'{"access_token":"', b'"}'
-    filling = max(0, size - len(head) - len(tail))
-    yield head[:size]
-    for start in range(0, filling, _CHUNK):
-        yield b"A" * min(_CHUNK, filling - start)
-    yield tail[: max(0, size - len(head))]
-
-
-def _reset(request: web.BaseRequest) -> None:
-    # There is a transport for as long as the handler runs: losing it cancels the handler.
-    transport = cast("asyncio.Transport", request.transport)
-    # With a linger time of zero, closing a socket sends RST instead of FIN.
-    linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    transport.abort()
-
-
-async def _never() -> web.StreamResponse:
-    """Wait until the client hangs up or the endpoint closes: both cancel the handler."""
-    forever: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
-    return await forever
+def finite(name: str, value: float | None) -> None:
+    """Raise ValueError unless *value* is a number, and a finite one."""
+    if value is None or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value!r}")

@@ -19,6 +19,8 @@ from .tokens import IdentityKind, IssueRefused, TokenAsked, TokenGiven
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from aiohttp import web
+
 Body: TypeAlias = dict[str, str | int]
 Door: TypeAlias = Callable[[ReceivedRequest, Keyring], Awaitable[Answer | None]]
 
@@ -72,20 +74,20 @@ class Host:
     """The headers of all of its answers."""
 
 
-def recognise(rows: Iterable[Host], received: ReceivedRequest) -> Host | Answer:
-    """Return the host that *received* speaks to, or how to turn it away."""
-    tls, path = received.scheme == "https", received.path.removesuffix("/")
+def recognise(rows: Iterable[Host], request: web.BaseRequest, now: float) -> Host | Answer:
+    """Return the host that *request* speaks to, or how to turn it away at the moment *now*."""
+    tls, path = request.scheme == "https", request.path.removesuffix("/")
     here = [row for row in rows if row.tls == tls and (row.path == path or _serves(row, path))]
     if not here:
         return Answer(404)
-    version = received.parameters.get("api-version")
+    version = request.query.get("api-version")
     # A host without a version of its own shares its path with one that has.
     for wanted in (version, None):
         for row in here:
             if row.version == wanted:
                 return row
     message = f"The HTTP resource that matches the request URI does not support the API version {version!r}."
-    return here[0].refusal(IssueRefused(400, "UnsupportedApiVersion", message), received.received_at)
+    return here[0].refusal(IssueRefused(400, "UnsupportedApiVersion", message), now)
 
 
 async def admit(host: Host, received: ReceivedRequest, keyring: Keyring) -> TokenAsked | Answer:

@@ -49,8 +49,8 @@ def first_of(pairs: Pairs) -> dict[str, str]:
     return dict(reversed(pairs))
 
 
-async def receive(request: web.BaseRequest, received_at: float) -> ReceivedRequest:
-    """Read *request* whole, its body bounded."""
+async def receive(request: web.BaseRequest, received_at: float, host: str | None) -> ReceivedRequest:
+    """Read *request*, which speaks to *host*, whole, its body bounded."""
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
         name = name.lower()  # noqa: PLW2901  # No second name for the same thing.
@@ -64,7 +64,7 @@ async def receive(request: web.BaseRequest, received_at: float) -> ReceivedReque
         query=query,
         headers=headers,
         body=body,
-        host=None,
+        host=host,
         resource=_resource(first_of(query + form)),
         received_at=received_at,
         scheme=request.scheme,

@@ -1,37 +1,32 @@
-"""The server itself: it remembers what it was asked, and answers as the hosts' table and the script say."""
+"""The endpoint as its users see it: where it is, what leads to it, what it plays, and how long it lives."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import traceback
-from collections import deque
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Self, TypeAlias, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from .certificate import Certificate, issue_certificate
-from .faults import Answer, Step, at_least_zero, play, respond
+from .faults import at_least_zero
 from .hosts import chosen
 from .keyring import Keyring
 from .listening import Sockets
-from .protocol import Host, admit, recognise
-from .received import ReceivedRequest, receive
-from .tokens import FAKE_CLIENT_ID, FAKE_TENANT_ID, Issue, IssueRefused, TokenAsked, fake_tokens
+from .reception import Reception
+from .script import script_of
+from .thread import LoopThread
+from .tokens import FAKE_CLIENT_ID, FAKE_TENANT_ID, Issue, fake_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
-    from aiohttp import web
-
+    from .faults import Step
     from .guard import Guard
-
-Observer: TypeAlias = "Callable[[ReceivedRequest, TokenAsked | None, int], object]"
-"""Told of each answer: the request, what it asked for if it did so properly, and the HTTP status."""
-
-_log = logging.getLogger("aiomsi.endpoint")
+    from .hits import Hits
+    from .protocol import Host
+    from .received import ReceivedRequest
+    from .reception import Observer
+    from .script import Rule
 
 
 class IdentityEndpoint:
@@ -39,6 +34,9 @@ class IdentityEndpoint:
 
         async with IdentityEndpoint() as endpoint:
             os.environ.update(endpoint.environ("app_service"))
+
+    `async with` serves in the event loop that runs. A plain `with`, where none does, gives it a thread and a loop of
+    its own, which serve tests of every kind. All but `start` and `aclose` may be used from any thread.
 
     Without *issue* it hands out fake, unsigned tokens that live for *lifetime* seconds; with it, what that function
     returns, or the refusal that it raises as `IssueRefused`. *hosts* are the protocols to speak:
@@ -58,9 +56,11 @@ class IdentityEndpoint:
 
     *requests* are all requests in the order in which they came, or the last *remembered* of them; *token_requests* are
     those among them that asked properly for a token. *observe* is called after each answer with the request, with what
-    it asked for if it did so properly, and with the HTTP status of the answer.
+    it asked for if it did so properly, and with the HTTP status of the answer. *root* is where its hosts see the root
+    of the file system.
     """
 
+    root: Path
     requests: list[ReceivedRequest]
     token_requests: list[ReceivedRequest]
 
@@ -82,7 +82,7 @@ class IdentityEndpoint:
         arc_ignores_selectors: bool = False,
         wall: Callable[[], float] = time.time,
         remembered: int | None = None,
-        observe: Observer = lambda _received, _asked, _status: None,
+        observe: Observer | None = None,
     ) -> None:
         if not 0 < lifetime < float("inf"):
             raise ValueError(f"lifetime must be more than 0 seconds, not {lifetime!r}")
@@ -94,22 +94,27 @@ class IdentityEndpoint:
         )
         if unix_socket is not None and any(row.tls for row in self._rows):
             raise ValueError("unix_socket must be None to play a host that is asked over TLS")
-        self._guard = guard
-        self._remembered = remembered
-        self._observe = observe
-        self._issue = fake_tokens(wall, lifetime) if issue is None else issue
-        self._wall = wall
         self._keyring = Keyring(root, wall)
+        self.root = Path("/") if root is None else root
         self._certificate: Certificate | None = None
         self._prepared = False
+        self._thread = LoopThread()
+        self._reception = Reception(
+            self._rows,
+            self._keyring,
+            fake_tokens(wall, lifetime) if issue is None else issue,
+            wall,
+            guard=guard,
+            names=self._sockets.names,
+            remembered=remembered,
+            observe=observe,
+        )
+        self.requests, self.token_requests = self._reception.requests, self._reception.token_requests
         self.latency = latency
-        self.requests, self.token_requests = [], []
-        self.script()
 
     def __repr__(self) -> str:
         state = self.url if self._sockets.are_open else "closed"
-        names = ",".join(row.name for row in self._rows)
-        return f"<IdentityEndpoint {state} hosts={names} requests={len(self.requests)}>"
+        return f"<IdentityEndpoint {state} hosts={','.join(self.hosts)} requests={len(self.requests)}>"
 
     @property
     def url(self) -> str:
@@ -138,14 +143,24 @@ class IdentityEndpoint:
         self._keyring.secret = secret
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of the hosts that it plays."""
+        return tuple(row.name for row in self._rows)
+
+    @property
+    def hits(self) -> Hits:
+        """How often it was asked until now, by host and by resource."""
+        return self._reception.tally.hits
+
+    @property
     def latency(self) -> float:
         """How many seconds each answer takes; may be set at any time."""
-        return self._latency
+        return self._reception.latency
 
     @latency.setter
     def latency(self, seconds: float) -> None:
         at_least_zero("latency", seconds)
-        self._latency = seconds
+        self._reception.latency = seconds
 
     def environ(self, host: str) -> dict[str, str]:
         """Return the variables that a process must set to find this endpoint as *host*.
@@ -161,16 +176,16 @@ class IdentityEndpoint:
             facts["thumbprint"] = self._certificate.thumbprint
         return {name: text.format_map(facts) for name, text in row.variables.items()}
 
-    def script(self, *steps: Step | None, then: Step | None = None) -> None:
+    def script(self, *steps: Step | Rule | None, then: Step | None = None) -> None:
         """Play one step per following token request, in order of arrival, and *then* for all after those.
 
-        A step None answers normally. Each call replaces the script before it, so `script()` answers normally again.
-        Requests that the host's own checks refuse use up no step. Raises TypeError for what is not a step.
+        Rules among the steps, `OnRequests` and `During`, take no place in that order: the first one that applies to a
+        request decides for it, instead of the step at its place. A step None answers normally.
+
+        Each call replaces the script before it, so `script()` answers normally again. Requests that the host's own
+        checks refuse are not counted and use up no step. Raises TypeError for what is not a step.
         """
-        for step in (*steps, then):
-            if step is not None and not isinstance(step, get_args(Step)):
-                raise TypeError(f"{step!r} is not a step; did you mean to call it?")
-        self._steps, self._then = deque(steps), then
+        self._reception.perform(script_of(steps, then))
 
     async def rotate_federated_token(self) -> None:
         """Replace Entra's federated token file, as a cluster does; its own older tokens are refused from now on.
@@ -190,7 +205,7 @@ class IdentityEndpoint:
             raise RuntimeError("the endpoint was started already")
         if not self._prepared:
             await self._prepare()
-        await self._sockets.open(self._handle, self._certificate.context if self._certificate else None)
+        await self._sockets.open(self._reception.handle, self._certificate.context if self._certificate else None)
 
     async def aclose(self, *, grace: float = 0.0) -> None:
         """Stop listening, give the requests under way *grace* seconds to be answered, and cut all connections.
@@ -206,6 +221,13 @@ class IdentityEndpoint:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def __enter__(self) -> Self:
+        self._thread.enter(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.exit()
+
     async def _prepare(self) -> None:
         """Make the certificate and the files: they outlive a restart, as those of a real machine do."""
         if any(row.tls for row in self._rows):
@@ -216,59 +238,8 @@ class IdentityEndpoint:
                 await row.prepare(self._keyring)
         self._prepared = True
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        received = await receive(request, self._wall())
-        host = self._objection(received, request) or recognise(self._rows, received)
-        if isinstance(host, Answer):
-            self._remember(self.requests, received)
-            return await self._refuse(received, host, {})
-        received = replace(received, host=host.name)
-        self._remember(self.requests, received)
-        verdict = await admit(host, received, self._keyring)
-        if isinstance(verdict, Answer):
-            return await self._refuse(received, verdict, host.headers)
-        self._remember(self.token_requests, received)
-        step = self._steps.popleft() if self._steps else self._then
-        await asyncio.sleep(self._latency)
-        response = await play(step, request, partial(self._answer, host, verdict), host.headers)
-        self._observe(received, verdict, response.status)
-        return response
-
-    def _objection(self, received: ReceivedRequest, request: web.BaseRequest) -> Answer | None:
-        if not request.content.at_eof():
-            return _forbidden(413, "The body is longer than that of any request for a token.")
-        said = None if self._guard is None else self._guard.objection(received, self._sockets.names)
-        return None if said is None else _forbidden(403, said)
-
-    def _remember(self, record: list[ReceivedRequest], received: ReceivedRequest) -> None:
-        record.append(received)
-        if self._remembered is not None and len(record) > self._remembered:
-            del record[0]
-
-    async def _refuse(self, received: ReceivedRequest, refusal: Answer, always: Mapping[str, str]) -> web.Response:
-        await asyncio.sleep(self._latency)
-        self._observe(received, None, refusal.status)
-        return respond(refusal, always)
-
-    async def _answer(self, host: Host, asked: TokenAsked) -> Answer:
-        try:
-            given = await self._issue(asked)
-            return Answer(body=host.body(host, asked, given, self._wall()))
-        except IssueRefused as refused:
-            return host.refusal(refused, self._wall())
-        except Exception as error:  # noqa: BLE001  # Whatever an issuer raises, its caller gets an answer.
-            # The text of a foreign exception may hold a token, so only its kind and place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error("the issuer raised %s at %s:%s", type(error).__name__, place.filename, place.lineno)
-            message = f"The issuer of this endpoint raised {type(error).__name__}."
-            return host.refusal(IssueRefused(500, "server_error", message), self._wall())
-
     def _row(self, host: str) -> Host:
         for row in self._rows:
             if row.name == host:
                 return row
-        raise ValueError(f"unknown host {host!r}; this endpoint plays {', '.join(row.name for row in self._rows)}")
-
-
-def _forbidden(status: int, message: str) -> Answer:
-    return Answer(status, {"error": {"code": "Forbidden", "message": message}})
+        raise ValueError(f"unknown host {host!r}; this endpoint plays {', '.join(self.hosts)}")

@@ -7,8 +7,8 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 IdentityKind: TypeAlias = Literal["client_id", "object_id", "resource_id"]
 
@@ -105,12 +105,29 @@ def fake_service_account_token(now: float) -> str:
 
 def claimed_issuer(token: str) -> object:
     """Return what *token*, a JWT, says about who issued it, or None if that cannot be read."""
+    return _payload(token).get("iss")
+
+
+def shifted(given: TokenGiven, seconds: float) -> TokenGiven:
+    """Return *given* as if it had happened *seconds* later; what a fake token claims about times is shifted with it."""
+    expires_on = given.expires_on + seconds
+    token = given.token
+    if token.startswith(_FAKE_HEADER) and token.endswith(_FAKE_SIGNATURE):
+        whole_seconds = int(expires_on) - int(given.expires_on)
+        claims = _payload(token)
+        times = {name: claims[name] for name in _TIMES if isinstance(claims.get(name), int)}
+        token = _unsigned(claims | {name: time + whole_seconds for name, time in times.items()})
+    return replace(given, token=token, expires_on=expires_on)
+
+
+def _payload(token: str) -> dict[str, Any]:
+    """Return what *token*, a JWT, claims; nothing if that cannot be read."""
     payload = token.split(".")[1]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (ValueError, RecursionError):
-        return None
-    return claims.get("iss") if isinstance(claims, dict) else None
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _claims(asked: TokenAsked, now: float, expires_on: float) -> dict[str, object]:
@@ -151,8 +168,7 @@ def _user() -> dict[str, str]:
 
 
 def _unsigned(claims: Mapping[str, object]) -> str:
-    parts = (_segment({"alg": "none", "typ": "JWT"}), _segment(claims), _base64url(b"not-a-signature"))
-    return ".".join(parts)
+    return f"{_FAKE_HEADER}{_segment(claims)}{_FAKE_SIGNATURE}"
 
 
 def _segment(value: Mapping[str, object]) -> str:
@@ -161,3 +177,8 @@ def _segment(value: Mapping[str, object]) -> str:
 
 def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+_FAKE_HEADER = _segment({"alg": "none", "typ": "JWT"}) + "."
+_FAKE_SIGNATURE = "." + _base64url(b"not-a-signature")
+_TIMES = ("iat", "nbf", "exp")

@@ -16,7 +16,7 @@ from aiomsi._command_line.serve.issuing import only, tokens_of
 from aiomsi._command_line.serve.traffic import Traffic
 from aiomsi._command_line.serve.variables import conflict, renamed
 from aiomsi._command_line.serve.view import introduction, shown
-from aiomsi.endpoint import Guard, IdentityEndpoint
+from aiomsi.endpoint import Guard, IdentityEndpoint, parse_step
 from aiomsi.endpoint.tokens import fake_tokens
 from aiomsi.sources import Surroundings, default
 from aiomsi.sources._selection import selected
@@ -91,6 +91,7 @@ async def _open(options: ServeOptions, issue: Issue, traffic: Traffic, stack: As
             remembered=0,
             observe=traffic.observe,
         )
+        endpoint.script(*map(parse_step, options.script))
         try:
             await endpoint.start()
         except (OSError, ImportError) as error:

@@ -31,6 +31,7 @@ class ServeOptions:
     root: Path | None = None
     lifetime: float | None = None
     latency: float | None = None
+    script: tuple[str, ...] = ()
     date_text: bool = False
     host: str = "127.0.0.1"
     port: int = 0
@@ -76,6 +77,7 @@ def _wrong_protocols(options: ServeOptions) -> str | None:
         ("--root", options.root is not None),
         ("--latency", options.latency is not None),
         ("--date-text", options.date_text),
+        ("--script", bool(options.script)),
         ("--lifetime", options.lifetime is not None),
     )
     for name, given in emulation:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Traffic", "printable"]
 
 _OK = 200
+_HERE = (None, "127.0.0.1", "::1")
 _LAST = 12
 _LONGEST = 200  # Characters of what a client says of itself or wants.
 
@@ -56,10 +57,10 @@ class Traffic:
 def _entry(received: ReceivedRequest, asked: TokenAsked | None, status: int) -> Entry:
     """Return what there is to say of a request that was answered with *status*."""
     product = received.headers.get("user-agent", "").split(" ")[0]
-    where = received.remote or "this machine"
+    where = "" if received.remote in _HERE else f" at {received.remote}"
     return Entry(
         at=received.received_at,
-        client=printable(f"{product} ({where})" if product else where),
+        client=printable(f"{product or 'somebody'}{where}"),
         protocol=received.host or "unknown",
         resource=printable(asked.resource if asked else received.resource or "-"),
         identity=printable(f"{asked.identity_kind} {asked.identity}") if asked and asked.identity else None,

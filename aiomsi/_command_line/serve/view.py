@@ -90,7 +90,7 @@ def _requests(traffic: Traffic, selected: str) -> Table:
         answer = Text(str(request.status), style="green" if request.status == _GOOD else "red")
         cells = (_clock(request.at), request.client, request.protocol, request.resource, identity)
         table.add_row(*map(Text, cells), answer)
-    total = f"{traffic.given.total():,} tokens given, {traffic.refused:,} requests refused"
+    total = f"{traffic.given.total():,} tokens given, {traffic.refused:,} refused"
     table.caption, table.caption_justify = total, "left"
     return table
 

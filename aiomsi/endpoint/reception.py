@@ -1,0 +1,117 @@
+"""The way of a request through an endpoint: whom it asks, whether it is let in, what it gets, what is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from .answers import answer
+from .faults import Answer
+from .hits import Tally
+from .playing import play, respond
+from .protocol import admit, recognise
+from .received import ReceivedRequest, receive
+from .script import Performance, Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from aiohttp import web
+
+    from .guard import Guard
+    from .keyring import Keyring
+    from .protocol import Host
+    from .tokens import Issue, TokenAsked
+
+Observer: TypeAlias = "Callable[[ReceivedRequest, TokenAsked | None, int], object]"
+"""Told of each answer: the request, what it asked for if it did so properly, and the HTTP status."""
+
+
+class Reception:
+    """Takes each request through the host that it speaks to; what its arguments mean, `IdentityEndpoint` says.
+
+    *names* are what a Host header may call the endpoint. *latency*, in seconds, and what is being performed may be
+    changed at any time.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Host],
+        keyring: Keyring,
+        issue: Issue,
+        wall: Callable[[], float],
+        *,
+        guard: Guard | None,
+        names: frozenset[str],
+        remembered: int | None,
+        observe: Observer | None,
+    ) -> None:
+        self._rows = rows
+        self._keyring = keyring
+        self._issue = issue
+        self._wall = wall
+        self._guard = guard
+        self._names = names
+        self._remembered = remembered
+        self._observe = observe
+        self.latency = 0.0
+        self.requests: list[ReceivedRequest] = []
+        self.token_requests: list[ReceivedRequest] = []
+        self.tally = Tally()
+        self.perform(Script())
+
+    def perform(self, script: Script) -> None:
+        """Play *script* from now on."""
+        self._performance = Performance(script, self._wall())
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer *request*."""
+        now = self._wall()
+        host = recognise(self._rows, request, now)
+        received = await receive(request, now, None if isinstance(host, Answer) else host.name)
+        self._remember(self.requests, received)
+        if (objection := self._objection(received, request)) is not None:
+            return await self._refuse(received, objection, {})
+        if isinstance(host, Answer):
+            return await self._refuse(received, host, {})
+        verdict = await admit(host, received, self._keyring)
+        if isinstance(verdict, Answer):
+            return await self._refuse(received, verdict, host.headers)
+        self._remember(self.token_requests, received)
+        self.tally.admit(host.name, verdict.resource)
+        step = self._performance.next_step(now)
+        await self._linger()
+        hand_out = partial(answer, host, verdict, self._issue, self._wall, step)
+        response = await play(step, request, hand_out, host.headers)
+        self._tell(received, verdict, response.status)
+        return response
+
+    def _objection(self, received: ReceivedRequest, request: web.BaseRequest) -> Answer | None:
+        if not request.content.at_eof():
+            return _forbidden(413, "The body is longer than that of any request for a token.")
+        said = None if self._guard is None else self._guard.objection(received, self._names)
+        return None if said is None else _forbidden(403, said)
+
+    async def _refuse(self, received: ReceivedRequest, refusal: Answer, always: Mapping[str, str]) -> web.Response:
+        self.tally.refuse()
+        await self._linger()
+        self._tell(received, None, refusal.status)
+        return respond(refusal, always)
+
+    async def _linger(self) -> None:
+        if self.latency:
+            await asyncio.sleep(self.latency)
+
+    def _remember(self, record: list[ReceivedRequest], received: ReceivedRequest) -> None:
+        record.append(received)
+        if self._remembered is not None and len(record) > self._remembered:
+            del record[0]
+
+    def _tell(self, received: ReceivedRequest, asked: TokenAsked | None, status: int) -> None:
+        if self._observe is not None:
+            self._observe(received, asked, status)
+
+
+def _forbidden(status: int, message: str) -> Answer:
+    return Answer(status, {"error": {"code": "Forbidden", "message": message}})
