@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aiomsi.sources.connection_string import from_connection_string
     from aiomsi.sources.detected import default
     from aiomsi.sources.federation import AzurePipelines, GitHubActions
+    from aiomsi.sources.integrated import IntegratedAuth
     from aiomsi.sources.managed_identity import ManagedIdentity
     from aiomsi.sources.visual_studio import VisualStudio
     from aiomsi.sources.workload_identity import WorkloadIdentity
@@ -30,6 +31,7 @@ __all__ = [
     "ClientSecret",
     "FirstAvailable",
     "GitHubActions",
+    "IntegratedAuth",
     "ManagedIdentity",
     "Source",
     "Surroundings",
@@ -51,6 +53,7 @@ _HOMES = {
     "aiomsi.sources.connection_string": ("from_connection_string",),
     "aiomsi.sources.detected": ("default",),
     "aiomsi.sources.federation": ("AzurePipelines", "GitHubActions"),
+    "aiomsi.sources.integrated": ("IntegratedAuth",),
     "aiomsi.sources.managed_identity": ("ManagedIdentity",),
     "aiomsi.sources.visual_studio": ("VisualStudio",),
     "aiomsi.sources.workload_identity": ("WorkloadIdentity",),

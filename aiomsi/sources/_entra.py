@@ -55,9 +55,10 @@ _SECOND_LOOK = 1.0  # Seconds after which a proof that was out of date is made a
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The members of a token request that prove who asks, which are secret."""
+    """The members of a token request that prove who asks, which are secret, and the kind of grant that takes them."""
 
     members: Mapping[str, str] = field(repr=False)
+    grant_type: str = "client_credentials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,7 @@ async def _exchange(
 
 
 def _members(app: Application, request: TokenRequest) -> dict[str, str]:
-    members = {
-        "client_id": app.client_id,
-        "grant_type": "client_credentials",
-        "scope": f"{request.resource}/.default",
-    }
+    members = {"client_id": app.client_id, "scope": f"{request.resource}/.default"}
     claims = _claims(request, app.capabilities)
     return {**members, "claims": claims} if claims is not None else members
 
@@ -161,7 +158,11 @@ def _claims(request: TokenRequest, capabilities: Sequence[str]) -> str | None:
 async def _ask(line: Line, url: str, members: dict[str, str], proof: Proof, request: TokenRequest) -> AccessToken:
     # Not in a variable of its own: a traceback may show those.
     sent = Request(
-        url, {"Content-Type": FORM}, "POST", form({**members, **proof.members}), tuple(proof.members.values())
+        url,
+        {"Content-Type": FORM},
+        "POST",
+        form({**members, "grant_type": proof.grant_type, **proof.members}),
+        tuple(proof.members.values()),
     )
     answer = await line.send(sent, min(ATTEMPT_LIMIT, request.deadline - request.clock.monotonic()))
     now = request.clock.wall()

@@ -13,6 +13,7 @@ from aiomsi.sources.azure_cli import AzureCLI
 from aiomsi.sources.azure_developer_cli import AzureDeveloperCLI
 from aiomsi.sources.azure_powershell import AzurePowerShell
 from aiomsi.sources.chain import FirstAvailable
+from aiomsi.sources.integrated import IntegratedAuth
 from aiomsi.sources.managed_identity import ManagedIdentity
 from aiomsi.sources.visual_studio import VisualStudio
 
@@ -122,13 +123,14 @@ def _named(module: str, name: str, surroundings: Surroundings) -> Source:
     return cast("Source", kind(surroundings=surroundings))
 
 
-_TOOLS = (AzureCLI, AzureDeveloperCLI, AzurePowerShell, VisualStudio)
+_TOOLS = (AzureCLI, AzureDeveloperCLI, AzurePowerShell, VisualStudio, IntegratedAuth)
 _BY_NAME = {
     "azurecli": ("azure_cli", "AzureCLI"),
     "azuredevelopercli": ("azure_developer_cli", "AzureDeveloperCLI"),
     "azurepipelines": ("federation", "AzurePipelines"),
     "azurepowershell": ("azure_powershell", "AzurePowerShell"),
     "githubactions": ("federation", "GitHubActions"),
+    "integrated": ("integrated", "IntegratedAuth"),
     "visualstudio": ("visual_studio", "VisualStudio"),
     "workloadidentity": ("workload_identity", "WorkloadIdentity"),
 }

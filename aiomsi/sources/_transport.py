@@ -70,8 +70,10 @@ class Line:
     source: str
     clock: Clock
 
-    async def send(self, request: Request, limit: float, *, beats: int = 1) -> Answer:
+    async def send(self, request: Request, limit: float, *, beats: int = 1, largest: int = _LARGEST_BODY) -> Answer:
         """Send *request*, and return the whole answer if it is complete within *limit* seconds (in *beats*).
+
+        *largest* is how many bytes its body may have.
 
         Raises:
             EndpointError: no answer came, or none that is complete.
@@ -82,19 +84,19 @@ class Line:
         where = f"{url.scheme}://{url.host}:{url.port}"
         try:
             async with time_limit(self.clock, limit, beats=beats):
-                answer = await self._exchange(request, url)
+                answer = await self._exchange(request, url, largest)
         except _FAILURES as error:
             kind, what = next(meaning for cause, meaning in _MEANINGS.items() if isinstance(error, cause))
             said = what.format(remedy=self.peer.remedy, status=getattr(error, "status", ""))
             raise kind(f"{where} {said}", source=self.source) from _cause(error)
         if answer is None:
             raise MalformedResponseError(
-                f"{where} sent an answer of more than {_LARGEST_BODY} bytes, where a token has a few thousand",
+                f"{where} sent an answer of more than {largest} bytes, where a token has a few thousand",
                 source=self.source,
             )
         return answer
 
-    async def _exchange(self, request: Request, url: yarl.URL) -> Answer | None:
+    async def _exchange(self, request: Request, url: yarl.URL, largest: int) -> Answer | None:
         """Return the answer, or None if it is too long; not raised here, where local variables may hold a token."""
         async with self.session.request(
             request.method,
@@ -106,10 +108,10 @@ class Line:
             ssl=self.peer.trust or True,
             server_hostname=self.peer.server_name,
         ) as response:
-            body = await response.content.read(_LARGEST_BODY + 1)
-            while len(body) <= _LARGEST_BODY and (more := await response.content.read(_LARGEST_BODY)):
+            body = b""
+            while len(body) <= largest and (more := await response.content.read(largest)):
                 body += more
-            if len(body) > _LARGEST_BODY:
+            if len(body) > largest:
                 return None
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, headers, body)

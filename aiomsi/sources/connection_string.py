@@ -12,6 +12,7 @@ from aiomsi.sources.azure_cli import AzureCLI
 from aiomsi.sources.azure_developer_cli import AzureDeveloperCLI
 from aiomsi.sources.azure_powershell import AzurePowerShell
 from aiomsi.sources.client_credentials import ClientSecret
+from aiomsi.sources.integrated import IntegratedAuth
 from aiomsi.sources.key_vault_certificate import KeyVaultCertificate
 from aiomsi.sources.managed_identity import ManagedIdentity
 from aiomsi.sources.visual_studio import VisualStudio
@@ -117,9 +118,7 @@ class _Settings:
 
 def _source(settings: _Settings, surroundings: Surroundings) -> Source:
     run_as = (settings.take("RunAs") or "").lower()
-    if run_as == "currentuser":
-        raise _WrongError("RunAs=CurrentUser (Active Directory Integrated Authentication) is not supported yet")
-    makers = {"app": _app, "developer": _developer, "workload": _workload}
+    makers = {"app": _app, "currentuser": _current_user, "developer": _developer, "workload": _workload}
     if run_as not in makers:
         raise _WrongError("its RunAs is not supported" if run_as else "it has no RunAs")
     source = makers[run_as](settings, surroundings)
@@ -199,6 +198,10 @@ def _developer(settings: _Settings, surroundings: Surroundings) -> Source:
         return tool(tenant_id=settings.take("TenantId"), surroundings=surroundings)
     except ValueError:
         raise _WrongError("TenantId holds characters that no tenant has") from None
+
+
+def _current_user(settings: _Settings, surroundings: Surroundings) -> Source:
+    return IntegratedAuth(tenant_id=settings.take("TenantId"), surroundings=surroundings)
 
 
 def _workload(settings: _Settings, surroundings: Surroundings) -> Source:
