@@ -137,6 +137,7 @@ class BearerAuth:
             return response
         # Before the next one is sent: a session with one connection would wait for itself.
         response.release()
+        request.update_expect_continue()  # Or aiohttp would wait for the 100 that was for the first one.
         response = await handler(request)
         if response.status != _UNAUTHORISED:
             self._remember(origin, wanted.tenant_id)
