@@ -365,6 +365,14 @@ async def test_localhost_is_tried_at_all_of_its_addresses(
     assert waits == []
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.1.1"])
+async def test_an_address_that_stands_for_another_is_judged_by_that(address: str) -> None:
+    """An IPv4 address in the form of IPv6, as some resolvers return it, is as near as it is otherwise."""
+    from aiomsi.sources._transport import _resolver
+
+    assert _resolver(f"http://[::ffff:{address}]/x", "a_host") is not None
+
+
 def test_https_may_lead_anywhere() -> None:
     """Only plain http is limited to addresses nearby."""
     from aiomsi.sources._transport import _resolver

@@ -135,7 +135,7 @@ class KeyVaultCertificate:
         async with connect(self._url, source=self.name, clock=clock, peer=peer) as line:
 
             async def attempt() -> Answer:
-                answer = await line.send(sent, min(ATTEMPT_LIMIT, request.deadline - clock.monotonic()))
+                answer = await line.send(sent, ATTEMPT_LIMIT, deadline=request.deadline)
                 if answer.status == 200:
                     return answer
                 what = "the key vault did not give out the certificate"
