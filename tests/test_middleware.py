@@ -226,6 +226,27 @@ async def test_a_request_to_a_mapped_origin_gets_its_token(world: World, provide
     assert world.authorizations == [FIRST, FIRST, SECOND]
 
 
+async def test_a_header_is_put_together_once_for_each_token(
+    auth: BearerAuth, service: Service, clock: ManualClock
+) -> None:
+    """The same one serves until the token is replaced, and those of former tokens are not kept for ever."""
+    sent: list[str] = []
+
+    async def note(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        sent.append(request.headers["Authorization"])
+        return await handler(request)
+
+    async with opened(auth, note) as session:
+        for _ in range(70):
+            await session.get(service.origin)
+            await session.get(service.origin)
+            await clock.advance(3 * 86_400)
+    assert all(first is second for first, second in zip(sent[::2], sent[1::2], strict=True))
+    assert service.authorizations == sent
+    assert len(set(sent)) == 70
+    assert 1 <= len(auth._headers) <= 64
+
+
 @pytest.mark.parametrize("url", LOOK_ALIKES, ids=LOOK_ALIKES.values())
 async def test_a_request_to_another_origin_passes_untouched(world: World, provider: TokenProvider, url: str) -> None:
     """Whatever it looks like, another origin gets no token, and none is fetched."""
