@@ -44,6 +44,7 @@ _TOOLS: dict[str, type[AzureCLI | AzureDeveloperCLI | AzurePowerShell | VisualSt
     "azurepowershell": AzurePowerShell,
     "visualstudio": VisualStudio,
 }
+_STORE = ("CertificateStoreLocation", "CertificateThumbprint", "CertificateSubjectName")
 _FORMS = (
     "RunAs=App[;AppId=<client id>], RunAs=App;AppId=<client id>;TenantId=<tenant>;AppKey=<secret>,"
     " RunAs=App;AppId=<client id>;KeyVaultCertificateSecretIdentifier=<URL>, RunAs=Workload, or"
@@ -149,9 +150,6 @@ def _app(settings: _Settings, surroundings: Surroundings) -> Source:
         except ValueError:
             raise _WrongError("AppKey holds control characters, such as the end of a line") from None
     return _machine(settings.take("AppId"), _retry_timeout(settings), surroundings)
-
-
-_STORE = ("CertificateStoreLocation", "CertificateThumbprint", "CertificateSubjectName")
 
 
 def _machine(client_id: str | None, retry_timeout: float | None, surroundings: Surroundings) -> ManagedIdentity:

@@ -42,6 +42,7 @@ _IDENTIFIER = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PATIENCE = Patience()
+_ADVICE = "is it there, and may whoever reads it get secrets (role Key Vault Secrets User)?"
 
 
 class KeyVaultCertificate:
@@ -142,9 +143,6 @@ class KeyVaultCertificate:
                 raise plain_refusal(what, sent, answer, _ADVICE, self.name, clock.wall())
 
             return await persist(attempt, _PATIENCE, clock=clock, until=request.deadline)
-
-
-_ADVICE = "is it there, and may whoever reads it get secrets (role Key Vault Secrets User)?"
 
 
 def _load(answer: Answer) -> SigningKey | AiomsiError:
