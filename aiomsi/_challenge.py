@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiomsi._errors import SecurityError
-from aiomsi._resource import resource_of
+from aiomsi._resource import is_name, resource_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,7 +44,6 @@ _HTTPS = re.compile(
     r"(?ai:https)://(?![^:/?#]{254})(?P<host>(?:[0-9A-Za-z_-]{1,63}\.)+[A-Za-z][0-9A-Za-z-]{0,62})"
     r"(?::(?P<port>[0-9]{0,5}))?(?:/(?P<first>[^/?#]*))?(?:[/?#](?s:.*))?"
 )
-_TENANT = re.compile(r"(?!\.+\Z)[0-9A-Za-z.-]{1,253}")
 _NO_TENANT = "adfs"  # AD FS, on Azure Stack Hub, has this in its place.
 
 
@@ -184,7 +183,7 @@ def _checked(parameters: Mapping[str, str], url: str) -> VaultChallenge | str:
     if authority is None:
         return f"{here['host']} names no https URL of an authorization server"
     tenant_id = authority["first"] or _NO_TENANT
-    if not _TENANT.fullmatch(tenant_id):
+    if not is_name(tenant_id):
         return f"{here['host']} names a tenant that is neither a GUID nor a domain"
     return VaultChallenge(resource, None if tenant_id.lower() == _NO_TENANT else tenant_id)
 

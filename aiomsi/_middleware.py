@@ -27,6 +27,7 @@ _log = logging.getLogger("aiomsi.middleware")
 
 _UNAUTHORISED = 401
 _SCHEME = "Bearer "
+_MOST_HEADERS = 64  # Those of tokens that have been replaced are among them.
 _MOST_TENANTS = 256  # Vaults of other tenants that are remembered; a forgotten one just takes one request more.
 
 
@@ -59,7 +60,7 @@ class BearerAuth:
         ValueError: an origin or tenant is malformed, or an origin in plain http where that is not allowed.
     """
 
-    __slots__ = ("_allowed_tenants", "_origins", "_provider", "_tenants")
+    __slots__ = ("_allowed_tenants", "_headers", "_origins", "_provider", "_tenants")
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class BearerAuth:
         self._provider = provider
         self._origins = Origins(resources, allow_http_on_loopback=allow_http_on_loopback)
         self._allowed_tenants = tenants_of(allowed_tenants)
+        self._headers = _Headers()
         self._tenants: dict[URL, str] = {}  # The vaults, by origin, that are in another tenant.
 
     def __repr__(self) -> str:
@@ -94,11 +96,11 @@ class BearerAuth:
         tenant_id = self._tenants.get(url.origin()) if self._tenants else None
         try:
             # The token is in no variable of ours: a traceback may show what our frames hold.
-            request.headers[AUTHORIZATION] = _SCHEME + (
+            request.headers[AUTHORIZATION] = self._headers[
                 self._provider.peek(resource) or await self._provider.token(resource)
                 if tenant_id is None
                 else await self._of_tenant(url, resource, tenant_id)
-            )
+            ]
             response = await handler(request)
             if response.status == _UNAUTHORISED:
                 response = await self._answered(request, handler, response, _Purpose(resource, tenant_id))
@@ -137,6 +139,7 @@ class BearerAuth:
             return response
         # Before the next one is sent: a session with one connection would wait for itself.
         response.release()
+        request.update_expect_continue()  # Or aiohttp would wait for the 100 that was for the first one.
         response = await handler(request)
         if response.status != _UNAUTHORISED:
             self._remember(origin, wanted.tenant_id)
@@ -181,6 +184,16 @@ class BearerAuth:
             if len(self._tenants) >= _MOST_TENANTS:
                 self._tenants.clear()
             self._tenants[vault] = tenant_id
+
+
+class _Headers(dict[str, str]):
+    """The header of each token, put together once, since a token is long."""
+
+    def __missing__(self, token: str) -> str:
+        if len(self) >= _MOST_HEADERS:
+            self.clear()
+        header = self[token] = _SCHEME + token
+        return header
 
 
 class _Purpose(NamedTuple):

@@ -1,10 +1,13 @@
-"""What a token may be asked for."""
+"""What a token may be asked for, and what may be the name of a tenant or an application."""
 
 from __future__ import annotations
 
-__all__ = ["resource_of"]
+import re
+
+__all__ = ["is_name", "resource_of"]
 
 _DEFAULT_SCOPE = "/.default"
+_NAME = re.compile(r"(?!\.+\Z)[0-9A-Za-z.-]{1,253}")  # In a path, dots alone would lead elsewhere.
 
 
 def resource_of(text: str) -> str:
@@ -31,3 +34,8 @@ def resource_of(text: str) -> str:
     if not resource:
         raise ValueError(f"{text!r} names no resource; pass one such as 'https://vault.azure.net'")
     return resource
+
+
+def is_name(text: str) -> bool:
+    """Return whether *text* can be the name of a tenant or an application: a GUID, or a domain."""
+    return _NAME.fullmatch(text) is not None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiomsi._challenge import vault_challenge
 from aiomsi._errors import SecurityError
+from aiomsi._resource import is_name
 from aiomsi._token import unverified_claims
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from aiomsi._challenge import Challenge
 
 __all__ = ["tenant_of_token", "tenant_of_vault", "tenants_of"]
-
-_TENANT = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]*")
 
 
 def tenants_of(allowed: Collection[str]) -> frozenset[str]:
@@ -32,7 +30,7 @@ def tenants_of(allowed: Collection[str]) -> frozenset[str]:
     for tenant in allowed:
         if not isinstance(tenant, str):
             raise TypeError(f"a tenant is a string, its GUID or domain, not {tenant!r}")
-        if not _TENANT.fullmatch(tenant):
+        if not is_name(tenant):
             raise ValueError(f"{tenant!r} is no tenant; name each by its GUID or domain")
     return frozenset(tenant.lower() for tenant in allowed)
 

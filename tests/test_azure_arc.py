@@ -136,6 +136,27 @@ async def test_every_attempt_answers_a_challenge_of_its_own(
     assert len(set(keys)) == len(waits) + 1
 
 
+async def test_the_second_request_has_what_the_first_has_left_of_the_time(tmp_path: Path, paced: PacedClock) -> None:
+    """An agent that is slow to ask for its key does not make the fetch overrun its deadline."""
+    key_file(tmp_path)
+
+    async def handle(request: web.Request) -> web.Response:
+        if "Authorization" in request.headers:
+            return web.json_response({"access_token": "a-token", "expires_in": 3600})
+        await paced.advance(14)
+        return web.Response(status=401, headers={"WWW-Authenticate": f"Basic realm=/{KEYS}/a.key"})
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", handle)
+    async with TestServer(application) as server:
+        environ = dict.fromkeys(("IDENTITY_ENDPOINT", "IMDS_ENDPOINT"), f"http://127.0.0.1:{server.port}/token")
+        source = ManagedIdentity(surroundings=Surroundings(environ=environ, platform="linux", root=tmp_path))
+        request = TokenRequest(VAULT, clock=paced, deadline=paced.monotonic() + 20)
+        fetching = asyncio.ensure_future(source.fetch(request))
+        assert [await paced.next_alarm(fetching) for _ in range(2)] == [15.0, 6.0]
+        assert (await fetching).token == "a-token"
+
+
 async def test_an_upgrade_of_the_agent_is_waited_out(
     endpoint: IdentityEndpoint, paced: PacedClock, tmp_path: Path
 ) -> None:
@@ -327,6 +348,10 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def linked_hard(path: Path) -> None:
+    path.with_name("outside").hardlink_to(path)
+
+
 def for_everybody(path: Path) -> None:
     path.chmod(path.stat().st_mode | stat.S_IWOTH)
 
@@ -335,6 +360,7 @@ def for_everybody(path: Path) -> None:
     ("spoil", "complaint"),
     [
         (linked, "is a symbolic link, and was not read"),
+        (linked_hard, "has another name"),
         (piped, "is no regular file"),
         (a_folder, "is no regular file"),
         (for_everybody, "was not written by the agent"),
@@ -347,7 +373,7 @@ def for_everybody(path: Path) -> None:
 async def test_a_file_that_the_agent_cannot_have_written_is_not_sent(
     spoil: Callable[[Path], object], complaint: str, tmp_path: Path, paced: PacedClock
 ) -> None:
-    """A link, a pipe, a folder, a large file, one that anybody may write, and one that is no key are all refused."""
+    """A link of either kind, a pipe, a folder, a large file, one that anybody may write, and no key are refused."""
     spoil(key_file(tmp_path))
     error = await asked_for(f"/{KEYS}/a.key", tmp_path, paced)
     assert isinstance(error, SecurityError)

@@ -408,6 +408,14 @@ async def test_a_file_that_cannot_be_used_is_named(entra: Pod, make: Callable[[P
     assert entra.internet.hosts == []
 
 
+async def test_a_secret_in_the_place_of_a_file_is_not_shown(entra: Pod) -> None:
+    """What is no absolute path may be the password, by mistake."""
+    entra.secrets.append("hunter2")
+    error = await entra.error(ConfigurationError, with_certificate(entra, "hunter2"))
+    assert "the certificate, whose path is relative, cannot be read: No such file" in str(error)
+    assert entra.internet.hosts == []
+
+
 @pytest.mark.parametrize(
     ("content", "password"),
     [

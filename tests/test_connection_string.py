@@ -101,6 +101,8 @@ def test_what_is_understood(text: str, source: str) -> None:
         (f"{OF_VAULT};KeyVaultUserAssignedManagedIdentityId=hunter2", "is not a client id"),
         ("RunAs=Workload;AppKey=hunter2", "AppKey"),
         ("RunAs=App;hunter2=x", "an unknown one"),
+        ("RunAs=App;AppId= 'hunter2", "not of the form"),
+        ("RunAs=App; =hunter2", "not of the form"),
     ],
 )
 def test_what_is_wrong_is_told_without_any_value(text: str, complaint: str) -> None:
@@ -139,6 +141,14 @@ async def test_a_value_may_be_quoted(tmp_path: Path, written: str, meant: str) -
         text = f"RunAs=App;AppId={CLIENT_ID};TenantId=t;AppKey={written} ;"
         await opened.token(from_connection_string(text, opened.surroundings))
     assert opened.forms[0]["client_secret"] == meant
+
+
+@pytest.mark.parametrize("text", ["RunAs=App;{}x", "RunAs=App;x{}x", "RunAs={}'", "RunAs=''{}x", "{}="])
+@pytest.mark.parametrize("filling", [" ", "''", "x ", "== "])
+def test_no_text_takes_long(text: str, filling: str) -> None:
+    """What is wrong is so soon, however long it is."""
+    with pytest.raises(ConfigurationError, match="connection string is wrong"):
+        from_connection_string(text.format(filling * 20_000))
 
 
 @given(st.text(alphabet="abRunAs=;'\" \\\n"))

@@ -226,6 +226,27 @@ async def test_a_request_to_a_mapped_origin_gets_its_token(world: World, provide
     assert world.authorizations == [FIRST, FIRST, SECOND]
 
 
+async def test_a_header_is_put_together_once_for_each_token(
+    auth: BearerAuth, service: Service, clock: ManualClock
+) -> None:
+    """The same one serves until the token is replaced, and those of former tokens are not kept for ever."""
+    sent: list[str] = []
+
+    async def note(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        sent.append(request.headers["Authorization"])
+        return await handler(request)
+
+    async with opened(auth, note) as session:
+        for _ in range(70):
+            await session.get(service.origin)
+            await session.get(service.origin)
+            await clock.advance(3 * 86_400)
+    assert all(first is second for first, second in zip(sent[::2], sent[1::2], strict=True))
+    assert service.authorizations == sent
+    assert len(set(sent)) == 70
+    assert 1 <= len(auth._headers) <= 64
+
+
 @pytest.mark.parametrize("url", LOOK_ALIKES, ids=LOOK_ALIKES.values())
 async def test_a_request_to_another_origin_passes_untouched(world: World, provider: TokenProvider, url: str) -> None:
     """Whatever it looks like, another origin gets no token, and none is fetched."""
@@ -723,6 +744,32 @@ async def test_a_generator_that_was_interrupted_is_not_sent_again(
     async with session.put(service.origin, data=stuck()) as response:
         assert response.status == 401
     assert service.authorizations == [FIRST]
+
+
+@pytest.mark.parametrize("hasty", [True, False], ids=["before the body", "after the body"])
+async def test_a_body_that_waits_to_be_asked_for_waits_each_time(provider: TokenProvider, *, hasty: bool) -> None:
+    """A service that answers 401 to `Expect: 100-continue` at once, as it may, gets the body with the next token."""
+    seen: list[tuple[str, bytes]] = []
+
+    async def ask_for_the_body(request: web.Request) -> web.StreamResponse | None:
+        if hasty and request.headers["Authorization"] == FIRST:
+            return web.Response(status=401)
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return None
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers["Authorization"], await request.read()))
+        return web.Response(status=401 if seen[-1][0] == FIRST else 200)
+
+    application = web.Application()
+    application.router.add_put("/", answer, expect_handler=ask_for_the_body)
+    async with TestServer(application) as server:
+        origin = f"http://127.0.0.1:{server.port}"
+        auth = BearerAuth(provider, {origin: RESOURCE}, allow_http_on_loopback=True)
+        async with opened(auth) as session, session.put(origin, data=WHOLE, expect100=True) as response:
+            assert response.status == 200
+    assert seen == [(FIRST, WHOLE), (SECOND, WHOLE)][hasty:]
 
 
 # Trouble while a 401 is answered.

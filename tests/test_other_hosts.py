@@ -278,9 +278,11 @@ async def test_the_placeholder_of_azure_ml_names_nobody(
 
 async def test_any_other_text_is_not_passed_on(endpoint: IdentityEndpoint, paced: PacedClock) -> None:
     """What is no GUID would silently give the token of the logged-in user."""
-    error = await refused(ManagedIdentity(surroundings=in_ml(endpoint, DEFAULT_IDENTITY_CLIENT_ID="mine")), paced)
+    text = "what-may-be-another-variables-secret"
+    error = await refused(ManagedIdentity(surroundings=in_ml(endpoint, DEFAULT_IDENTITY_CLIENT_ID=text)), paced)
     assert isinstance(error, ConfigurationError)
-    assert "DEFAULT_IDENTITY_CLIENT_ID is 'mine'" in str(error)
+    assert "DEFAULT_IDENTITY_CLIENT_ID is no GUID" in str(error)
+    assert text not in str(error)
     assert endpoint.requests == []
 
 

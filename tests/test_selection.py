@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +18,12 @@ from aiomsi.sources._selection import selected
 if TYPE_CHECKING:
     from pathlib import Path
 
+SECRET = "Xy7~Q8no.client.id-but-a-secret"
 VAULT = "https://vault.azure.net"
 CLIENT_ID = "11111111-aaaa-4bbb-8ccc-000000000001"
 APPLICATION = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": CLIENT_ID, "AZURE_CLIENT_SECRET": "hunter2"}
+BAD_SECRET = {"AZURE_CLIENT_SECRET": "hunter2\n"}
+MALFORMED = {**APPLICATION, **BAD_SECRET, "AZURE_CLIENT_ID": "my-app"}
 CERTIFICATE = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": CLIENT_ID, "AZURE_CLIENT_CERTIFICATE_PATH": "/cert.pem"}
 MACHINE = "ManagedIdentity()"
 NAMED = f"ManagedIdentity(client_id='{CLIENT_ID}')"
@@ -43,6 +47,9 @@ OF_CERTIFICATE = f"ClientCertificate(tenant_id='t', client_id='{CLIENT_ID}')"
         ({"AZURE_TOKEN_CREDENTIALS": " PROD "}, MACHINE),
         ({"AZURE_TOKEN_CREDENTIALS": "prod", **APPLICATION}, f"FirstAvailable({OF_SECRET}, {NAMED})"),
         ({"AZURE_TOKEN_CREDENTIALS": "dev", **APPLICATION}, f"FirstAvailable({TOOLS})"),
+        ({"AZURE_TOKEN_CREDENTIALS": "dev", **MALFORMED}, f"FirstAvailable({TOOLS})"),
+        ({"AZURE_TOKEN_CREDENTIALS": "AzureCliCredential", **MALFORMED}, "AzureCLI()"),
+        ({"AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential", **APPLICATION, **BAD_SECRET}, NAMED),
         ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential", **APPLICATION}, OF_SECRET),
         ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential", **CERTIFICATE}, OF_CERTIFICATE),
         ({"AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential"}, MACHINE),
@@ -72,7 +79,7 @@ def test_what_is_selected(environ: dict[str, str], source: str) -> None:
         ({"AZURE_TOKEN_CREDENTIALS": "VisualStudioCodeCredential"}, "one of .*visualstudio"),
         ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential", "AZURE_CLIENT_SECRET": "hunter2"}, "are not all set"),
         ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}, "are not all set"),
-        ({"AZURE_CLIENT_ID": "my-app"}, "AZURE_CLIENT_ID is wrong: client_id is 'my-app'"),
+        ({"AZURE_CLIENT_ID": "my-app"}, "AZURE_CLIENT_ID is no GUID, as client ids are"),
         ({**APPLICATION, "AZURE_CLIENT_SECRET": "hunter2\n"}, "AZURE_CLIENT_SECRET is wrong: client_secret"),
     ],
 )
@@ -81,6 +88,17 @@ async def test_a_wrong_selection_is_told(environ: dict[str, str], complaint: str
     with pytest.raises(ConfigurationError, match=complaint) as caught:
         await default(surroundings=Surroundings(environ=environ)).fetch(TokenRequest(VAULT))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("selection", ["", "prod", "EnvironmentCredential", "ManagedIdentityCredential", SECRET])
+async def test_a_secret_in_another_variable_s_place_is_not_shown(tmp_path: Path, selection: str) -> None:
+    """People mix variables up, so the value of a wrong one is told by no error."""
+    environ = {**APPLICATION, "AZURE_CLIENT_ID": SECRET, "AZURE_TOKEN_CREDENTIALS": selection, "PATH": str(tmp_path)}
+    surroundings = Surroundings(environ=environ, root=tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        await default(surroundings=surroundings).fetch(TokenRequest(VAULT))
+    said = "".join(traceback.format_exception(caught.value)).lower()
+    assert SECRET.lower() not in said
 
 
 async def test_the_user_assigned_identity_of_the_environment_is_the_one_asked_for(tmp_path: Path) -> None:

@@ -263,6 +263,22 @@ async def test_a_secret_in_what_is_printed_goes_nowhere(
         assert SECRET[:40] not in text
 
 
+SECRET_VARIABLES = (
+    *("IDENTITY_HEADER", "MSI_SECRET", "SYSTEM_ACCESSTOKEN", "STORAGE_KEY", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
+    *("AZURE_DEVOPS_EXT_PAT", "DB_PWD", "AzureServicesAuthConnectionString", "SQL_CONNECTION_STRING"),
+)
+
+
+async def test_what_secret_variables_hold_is_not_shown(tool: StandIn) -> None:
+    """A tool has them too, and might print them; the current folder is none of them, for all its name."""
+    secrets = {name: f"the signature of {number}" for number, name in enumerate(SECRET_VARIABLES)}
+    tool.surroundings = Surroundings(environ={**tool.surroundings.environ, **secrets, "PWD": "/some/folder"})
+    tool.says(stderr=f"ERROR: {', '.join(secrets.values())} in /some/folder", exit_code=1)
+    with pytest.raises(AiomsiError, match="in /some/folder") as caught:
+        await tool.fetch()
+    assert "signature" not in str(caught.value)
+
+
 async def test_the_frames_of_a_failed_fetch_hold_no_token(tool: StandIn) -> None:
     """A token that is no good shows in no local variable of the frames that an error passes through."""
     tool.says(tool.answer.replace(str(END), str(NOW)).replace("2025", "2015").replace("opaque", SECRET))

@@ -149,6 +149,16 @@ async def test_a_name_that_leads_nowhere(shop: Pod, name: str, problem: str) -> 
     assert shop.requests == []
 
 
+async def test_a_token_in_the_place_of_its_file_is_not_shown(shop: Pod) -> None:
+    """Whoever puts the token itself into the variable is told that a path belongs there."""
+    token = assertion(9)
+    shop.environ["AZURE_FEDERATED_TOKEN_FILE"] = token
+    shop.secrets.append(token)
+    error = await shop.error(ConfigurationError, workload(shop))
+    assert "the token file is no absolute path" in str(error)
+    assert shop.requests == []
+
+
 @pytest.mark.parametrize("empty", ["", "\n", " \r\n\t", "\ufeff"], ids=ascii)
 async def test_an_empty_file_is_looked_at_once_more(shop: Pod, empty: str) -> None:
     """It may be just being written, so it has a second; then it is told, and nothing is sent."""

@@ -35,13 +35,15 @@ class BearerAuth(httpx.Auth):
     *resources* are the origins that tokens may go to, and which token each of them gets: `https://*.vault.azure.net`
     stands for all vaults (the asterisk is exactly one label). Every other request passes untouched; so does one with
     an `Authorization` of its own, or with a user's name in its URL. Plain http is for loopback, and only if
-    *allow_http_on_loopback*.
+    *allow_http_on_loopback*. httpx asks the proxy in `HTTP_PROXY` for it all the same, which would see the token: make
+    that client with `trust_env=False`, or set `NO_PROXY`.
 
     httpx follows redirects by itself: within its origin a request keeps its token, and to any other it goes without,
     even to one in *resources*.
 
     When a service answers 401, another token is fetched, with the claims that it asks for, and the request is sent
     once more. One whose body is multipart or comes from a stream is not: the caller gets the 401 and may send it again.
+    What a key vault says in its challenge of tenant and resource is looked at by the middleware for aiohttp alone.
 
     Source: RFC 6750; Microsoft documentation, "Claims challenges".
 

@@ -108,6 +108,8 @@ def _read_key(path: Path) -> bytes:
     owners = {0, path.parent.stat().st_uid}
     if status.st_uid not in owners or status.st_mode & stat.S_IWOTH:
         raise UnfitFileError("was not written by the agent")
+    if status.st_nlink != 1:  # Somebody may have given a name in the agent's folder to a file that is secret.
+        raise UnfitFileError("has another name elsewhere")
     return content
 
 

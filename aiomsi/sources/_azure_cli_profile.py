@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from aiomsi.sources._files import UnfitFileError, content_of, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,6 @@ __all__ = ["AzureCLIProfile", "default_account"]
 _NOBODY = "nobody"
 _USUAL_CLOUD = "AzureCloud"
 _LARGEST_FILE = 4 * 1024 * 1024  # Some developers have thousands of subscriptions.
-_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _T = TypeVar("_T")
 
@@ -45,7 +44,7 @@ class AzureCLIProfile:
         """
         try:
             found = self.look()
-        except (OSError, ValueError, RecursionError):
+        except (OSError, UnfitFileError, ValueError, RecursionError):
             return self._last
         if found is None:
             return None
@@ -59,6 +58,7 @@ class AzureCLIProfile:
 
         Raises:
             OSError: a file cannot be read.
+            UnfitFileError: it should not be, being no file or too large.
             ValueError: a file makes no sense, such as when it is half written; or a RecursionError.
         """
         folder = _folder(self._surroundings)
@@ -77,28 +77,15 @@ class _Watched(Generic[_T]):
         self._parsed: tuple[object, _T] | None = None
 
     def look(self, path: Path) -> _T:
-        """Return what the file means now. Raise OSError or what the parser raises if it makes no sense."""
+        """Return what the file means now. Raise OSError, UnfitFileError or whatever the parser raises."""
         try:
-            descriptor = os.open(path, _FLAGS)
+            with opened(path) as (descriptor, status):
+                version = path, status.st_mtime_ns, status.st_size, status.st_ino
+                if self._parsed is None or self._parsed[0] != version:
+                    self._parsed = version, self._parse(content_of(descriptor, status, _LARGEST_FILE))
+                return self._parsed[1]
         except (FileNotFoundError, NotADirectoryError):
             return self._absent
-        try:
-            status = os.fstat(descriptor)
-            version = path, status.st_mtime_ns, status.st_size, status.st_ino
-            if self._parsed is None or self._parsed[0] != version:
-                self._parsed = version, self._parse(_read(descriptor, status))
-        finally:
-            os.close(descriptor)
-        return self._parsed[1]
-
-
-def _read(descriptor: int, status: os.stat_result) -> bytes:
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
-        raise ValueError("this is none of the small files that `az` writes")
-    content = b""
-    while len(content) < status.st_size and (more := os.read(descriptor, status.st_size - len(content))):
-        content += more
-    return content
 
 
 def _folder(surroundings: Surroundings) -> Path | None:

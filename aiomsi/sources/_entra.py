@@ -164,7 +164,7 @@ async def _ask(line: Line, url: str, members: dict[str, str], proof: Proof, requ
         form({**members, "grant_type": proof.grant_type, **proof.members}),
         tuple(proof.members.values()),
     )
-    answer = await line.send(sent, min(ATTEMPT_LIMIT, request.deadline - request.clock.monotonic()))
+    answer = await line.send(sent, ATTEMPT_LIMIT, deadline=request.deadline)
     now = request.clock.wall()
     if not 200 <= answer.status < 300:
         raise entra_refusal(answer, proof.members, line.source, request, now)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiomsi._errors import ConfigurationError
+from aiomsi._resource import is_name
 from aiomsi.sources._wire import url_problem
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Application", "application", "base_problem", "check_capabilities", "check_name", "check_retry_timeout"]
 
 _PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
-_NAME = re.compile(r"(?!\.+$)[0-9A-Za-z.-]+")
 _CAPABILITY = re.compile(r"[0-9A-Za-z_.-]+")
 
 
@@ -62,7 +62,7 @@ def check_name(what: str, text: str | None, remedy: str, source: str) -> str:
     Raises:
         ConfigurationError: it is not.
     """
-    if text and _NAME.fullmatch(text):
+    if text and is_name(text):
         return text
     # Not shown: the variable next to it holds a secret.
     problem = "is neither a GUID nor a domain" if text else "is not known"

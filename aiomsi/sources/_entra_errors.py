@@ -5,11 +5,8 @@ Source: Microsoft documentation, "Microsoft Entra authentication and authorizati
 
 from __future__ import annotations
 
-import html
 import re
-from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus
 
 from aiomsi._errors import AiomsiError, EndpointError, TokenRefusedError
 from aiomsi._token import unverified_claims
@@ -50,10 +47,7 @@ def entra_refusal(
     answer: Answer, proof: Mapping[str, str], source: str, request: TokenRequest, now: float
 ) -> AiomsiError:
     """Return the error that *answer*, which is no success, means; *proof* is what was sent to prove who asks."""
-    # A page of an error may show what it was sent in the ways of forms, URLs and HTML.
-    ways = (str, quote_plus, partial(quote, safe=""), html.escape)
-    shown = [way(value) for value in proof.values() for way in ways]
-    error, text = error_in(answer, shown)
+    error, text = error_in(answer, tuple(proof.values()))
     code = _aadsts(answer, text) or error
     transient = answer.status in (408, 429) or answer.status >= 500 or bool({code, error} & _TRANSIENT)
     kind = EndpointError if transient else TokenRefusedError

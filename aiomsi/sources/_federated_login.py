@@ -125,8 +125,7 @@ class FederatedLogin:
             raise SecurityError(f"{redact(sent.url)} is not https, so nothing was sent there")
         peer = await public_peer(sent.url, self.surroundings, self.source)
         async with connect(sent.url, source=self.source, clock=self.request.clock, peer=peer) as line:
-            left = self.request.deadline - self.request.clock.monotonic()
-            return await line.send(sent, min(_ATTEMPT_LIMIT, left), largest=_LARGEST_DOCUMENT)
+            return await line.send(sent, _ATTEMPT_LIMIT, deadline=self.request.deadline, largest=_LARGEST_DOCUMENT)
 
 
 def _not_federated(user: str, kind: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path, PurePath
 
-__all__ = ["UnfitFileError", "absolute", "read_small"]
+__all__ = ["UnfitFileError", "absolute", "content_of", "opened", "read_small"]
 
 
 class UnfitFileError(Exception):
@@ -34,19 +36,40 @@ def read_small(path: Path, most: int, *, link: bool = True) -> tuple[bytes, os.s
 
     Raises:
         OSError: it cannot be opened; a symbolic link cannot unless *link*.
-        UnfitFileError: it is no regular file, or longer; nothing was read.
+        UnfitFileError: it is no regular file, or longer.
+    """
+    with opened(path, link=link) as (descriptor, status):
+        return content_of(descriptor, status, most), status
+
+
+@contextmanager
+def opened(path: Path, *, link: bool = True) -> Iterator[tuple[int, os.stat_result]]:
+    """Open the regular file *path*, without waiting for anybody, and yield its descriptor and its status.
+
+    Raises:
+        OSError: it cannot be opened; a symbolic link cannot unless *link*.
+        UnfitFileError: it is no regular file.
     """
     descriptor = _opened(path, link=link)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UnfitFileError("is no regular file")
-        content = _content(descriptor, most) if status.st_size <= most else None
+        yield descriptor, status
     finally:
         os.close(descriptor)
+
+
+def content_of(descriptor: int, status: os.stat_result, most: int) -> bytes:
+    """Return what a file that was just opened holds.
+
+    Raises:
+        UnfitFileError: that is more than *most* bytes.
+    """
+    content = _content(descriptor, most) if status.st_size <= most else None
     if content is None:
         raise UnfitFileError(f"has more than {most} bytes")
-    return content, status
+    return content
 
 
 def _opened(path: Path, *, link: bool) -> int:
@@ -60,6 +83,7 @@ def _opened(path: Path, *, link: bool) -> int:
 
 def _content(descriptor: int, most: int) -> bytes | None:
     """Return what the file holds, or None if that is too much: its length is no promise."""
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
-        content = file.read(most + 1)
+    content = b""
+    while len(content) <= most and (more := os.read(descriptor, most + 1 - len(content))):
+        content += more
     return content if len(content) <= most else None

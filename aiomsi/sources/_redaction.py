@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["redact", "shape"]
 
 _LONGEST = 400
 _SECRETS = (
-    re.compile(r"()\beyJ[\w.+/=-]+"),  # A JWT, or a piece of one.
+    # A JWT, or a piece of one; and what is left of it on the next lines, since tools break theirs as the terminal does.
+    re.compile(r"()\beyJ[\w.+/=-]+(?:[\s|]+[\w.+/=-]{16,})*"),
     re.compile(r"(?i)(\bbearer\s+)\S+"),
     re.compile(r"(?i)(\bbasic\s+)[\w+/=]{12,}"),
+    # What follows the name of a secret, and does not look like a word; the value of an option; the password in a URL.
+    re.compile(r"""(?i)(\b(?:token|secret|password|key)\s+(?:is\s+)?["']?)(?=[^\s0-9]*[0-9])[\w.+/=~-]{16,}"""),
+    re.compile(r"""(?i)((?<![\w-])-(?:p|[\w-]*(?:token|secret|password|key))\s+["']?)[^\s"']{6,}"""),
+    re.compile(r"(://[^\s/@:]*:)[^\s/@]+(?=@)"),
     re.compile(  # What is called a token or a secret, in JSON (escaped or not), a form or a header.
-        r"""(?i)((?:token|secret|password|header|key|authorization)["'\\]*\s*[=:]\s*["'\\]*)[^\s"'\\,;&}]+"""
+        r"""(?i)((?:token|secret|password|pwd|\bsig|header|key|authorization)["'\\]*\s*[=:]\s*["'\\]*)[^\s"'\\,;&}]+"""
     ),
     # No word of a message is that long, but for paths and URLs; an opaque token is.
     re.compile(r"()[\w.+=~-]{64,}"),
@@ -22,10 +33,19 @@ _SECRETS = (
 )
 
 
+def _in_json(secret: str) -> str:
+    return json.dumps(secret)[1:-1]
+
+
+# How an answer may show what was sent: as it was, and in the ways of JSON, forms, URLs and HTML.
+_WAYS: tuple[Callable[[str], str], ...] = (str, _in_json, quote_plus, quote, partial(quote, safe=""), html.escape)
+
+
 def redact(text: str, *secrets: str | None) -> str:
     """Return *text*, shortened, on one line, without *secrets* and whatever else could be one."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "<redacted>")
+    known = {way(secret) for secret in filter(None, secrets) for way in _WAYS}
+    for written in sorted(known, key=len, reverse=True):  # One may be a part of another.
+        text = text.replace(written, "<redacted>")
     for pattern in _SECRETS:
         text = pattern.sub(r"\1<redacted>", text)
     text = " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["error_in", "plain_refusal", "refusal", "retry_after"]
 
 _LONGEST_WAIT = 86_400.0  # A host that asks for more than a day is not believed.
+_NO_IDENTITY = ("identity not found", "no user assigned or delegated", "unable to load requested managed identity")
+_NO_RESOURCE = ("invalid_resource", "invalid_scope", "aadsts500011", "aadsts50001", "audiencenotsupported")
+_MISSPELT = "check the spelling of the resource, its trailing slash, and the tenant"
+_RESTART = "restart the app, so that it sees the current secret"
+_UNAUTHORISED = {
+    "azure_arc": "its agent did not take the key that it had written itself; restart it (`systemctl restart himdsd`)",
+    "imds": "it must be asked from the machine's primary network interface, past no firewall or proxy",
+}
 
 
 def refusal(
@@ -61,6 +69,7 @@ def _meaning(
     said = f"{code} {text}".lower()
     # On a machine that is a developer's too, having no identity must not keep `az` from being asked.
     absent = host is IMDS and selector is None
+    unauthorised = status in (401, 403) or code == "SecretHeaderNotFound"
     rules: tuple[tuple[bool, type[AiomsiError], str], ...] = (
         (_is_transient(host, status), EndpointError, "it will be asked again"),
         (
@@ -74,16 +83,8 @@ def _meaning(
             SourceUnavailableError if absent else TokenRefusedError,
             f"assign {selector[1]!r} to it, or {host.advice}" if selector else host.advice,
         ),
-        (
-            any(words in said for words in _NO_RESOURCE),
-            TokenRefusedError,
-            "check the spelling of the resource, its trailing slash, and the tenant",
-        ),
-        (
-            status in (401, 403) or code == "SecretHeaderNotFound",
-            TokenRefusedError,
-            _UNAUTHORISED.get(host.name, _RESTART),
-        ),
+        (any(words in said for words in _NO_RESOURCE), TokenRefusedError, _MISSPELT),
+        (unauthorised, TokenRefusedError, _UNAUTHORISED.get(host.name, _RESTART)),
         (300 <= status < 400, TokenRefusedError, "redirects are not followed: they could lead the secret elsewhere"),
     )
     found = ((kind, advice) for applies, kind, advice in rules if applies)
@@ -92,15 +93,6 @@ def _meaning(
 
 def _is_transient(host: Host, status: int) -> bool:
     return status in (408, 429) or status >= 500 or status in host.also_retried
-
-
-_NO_IDENTITY = ("identity not found", "no user assigned or delegated", "unable to load requested managed identity")
-_NO_RESOURCE = ("invalid_resource", "invalid_scope", "aadsts500011", "aadsts50001", "audiencenotsupported")
-_RESTART = "restart the app, so that it sees the current secret"
-_UNAUTHORISED = {
-    "azure_arc": "its agent did not take the key that it had written itself; restart it (`systemctl restart himdsd`)",
-    "imds": "it must be asked from the machine's primary network interface, past no firewall or proxy",
-}
 
 
 def error_in(answer: Answer, secrets: Sequence[str]) -> tuple[str | None, str]:

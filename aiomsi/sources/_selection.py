@@ -5,6 +5,7 @@ Source: Microsoft documentation, "Credential chains in the Azure Identity client
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +36,18 @@ _CHAIN = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
 VARIABLES = (SELECTION, _TENANT, _CLIENT, _SECRET, _CERTIFICATE, _PASSWORD, _CHAIN)
 """What `selected` depends on."""
 
+_TOOLS = (AzureCLI, AzureDeveloperCLI, AzurePowerShell, VisualStudio, IntegratedAuth)
+_BY_NAME = {
+    "azurecli": ("azure_cli", "AzureCLI"),
+    "azuredevelopercli": ("azure_developer_cli", "AzureDeveloperCLI"),
+    "azurepipelines": ("federation", "AzurePipelines"),
+    "azurepowershell": ("azure_powershell", "AzurePowerShell"),
+    "githubactions": ("federation", "GitHubActions"),
+    "integrated": ("integrated", "IntegratedAuth"),
+    "visualstudio": ("visual_studio", "VisualStudio"),
+    "workloadidentity": ("workload_identity", "WorkloadIdentity"),
+}
+
 
 def selected(surroundings: Surroundings, selection: str | None = None, *, retry_timeout: float | None = None) -> Source:
     """Return the source that *selection* names, or else the environment's variable of the same meaning.
@@ -44,26 +57,28 @@ def selected(surroundings: Surroundings, selection: str | None = None, *, retry_
     Raises:
         ConfigurationError: there is no such source, or variables that it needs are missing or malformed.
     """
-    said_by = SELECTION if selection is None else "the source"
-    selection = (selection or surroundings.get(SELECTION) or "").strip().lower()
-    machine = [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
-    tools = [tool(surroundings=surroundings) for tool in _TOOLS]
-    if not selection:
-        return FirstAvailable(*machine, *tools)
-    if selection == "prod":
-        return machine[0] if len(machine) == 1 else FirstAvailable(*machine)
-    if selection == "dev":
-        return FirstAvailable(*tools)
+    asked = (selection or surroundings.get(SELECTION) or "").strip().lower()
     # "AzureCliCredential" is how the Azure SDKs spell it, "azure_cli" is how we do.
-    name = selection.replace("_", "").removesuffix("credential")
-    if name == "managedidentity":
-        return machine[-1]
-    if name == "environment":
-        return _needed_application(surroundings)
+    name = asked.replace("_", "").removesuffix("credential")
+    # Nothing is made that is not selected, since the variables of another source may be wrong.
     if name in _BY_NAME:
         return _named(*_BY_NAME[name], surroundings)
+    if name == "managedidentity":
+        return _managed_identity(surroundings, retry_timeout)
+    if name == "environment":
+        return _needed_application(surroundings)
+    if asked not in ("", "dev", "prod"):
+        raise _unknown(asked, SELECTION if selection is None else "the source")
+    machine = [] if asked == "dev" else [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
+    tools = [] if asked == "prod" else [tool(surroundings=surroundings) for tool in _TOOLS]
+    return machine[0] if len(machine) == 1 and not tools else FirstAvailable(*machine, *tools)
+
+
+def _unknown(asked: str, said_by: str) -> ConfigurationError:
     known = ", ".join(sorted(("environment", "managedidentity", *_BY_NAME)))
-    raise ConfigurationError(f"{said_by} is {selection!r}, but should be dev, prod, or the name of one of {known}")
+    # Names are of letters. What else stands there is not shown: people mix variables up, and others hold secrets.
+    what = f"is {asked!r}, but should" if re.fullmatch("[a-z_]{1,40}", asked) else "should"
+    return ConfigurationError(f"{said_by} {what} be dev, prod, or the name of one of {known}")
 
 
 def _managed_identity(surroundings: Surroundings, retry_timeout: float | None) -> ManagedIdentity:
@@ -71,8 +86,8 @@ def _managed_identity(surroundings: Surroundings, retry_timeout: float | None) -
         return ManagedIdentity(
             client_id=surroundings.get(_CLIENT), retry_timeout=retry_timeout, surroundings=surroundings
         )
-    except ValueError as error:
-        raise ConfigurationError(f"{_CLIENT} is wrong: {error}") from None
+    except ValueError:  # Its text shows the value, which may be the secret of the variable next to it.
+        raise ConfigurationError(f"{_CLIENT} is no GUID, as client ids are") from None
 
 
 def _application(surroundings: Surroundings) -> list[Source]:
@@ -121,16 +136,3 @@ def _named(module: str, name: str, surroundings: Surroundings) -> Source:
     # Loaded only when it is selected.
     kind = getattr(import_module(f"aiomsi.sources.{module}"), name)
     return cast("Source", kind(surroundings=surroundings))
-
-
-_TOOLS = (AzureCLI, AzureDeveloperCLI, AzurePowerShell, VisualStudio, IntegratedAuth)
-_BY_NAME = {
-    "azurecli": ("azure_cli", "AzureCLI"),
-    "azuredevelopercli": ("azure_developer_cli", "AzureDeveloperCLI"),
-    "azurepipelines": ("federation", "AzurePipelines"),
-    "azurepowershell": ("azure_powershell", "AzurePowerShell"),
-    "githubactions": ("federation", "GitHubActions"),
-    "integrated": ("integrated", "IntegratedAuth"),
-    "visualstudio": ("visual_studio", "VisualStudio"),
-    "workloadidentity": ("workload_identity", "WorkloadIdentity"),
-}

@@ -39,7 +39,7 @@ __all__ = [
 # What a command line takes on every platform without any quoting (`az` is a batch file on Windows), and a script of
 # PowerShell between single quotes.
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z\-._:/~?=+,@ ]*")
-_SECRET_NAME = re.compile(r"(SECRET|HEADER|PASSWORD|TOKEN|KEY)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(SECRET|HEADER|PASSWORD|_PWD|TOKEN|_PAT|KEY|CONNECTION_?STRING)$", re.IGNORECASE)
 _SHORTEST_SECRET = 4  # Shorter ones would take half of every message away.
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import math
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -70,10 +71,19 @@ class Line:
     source: str
     clock: Clock
 
-    async def send(self, request: Request, limit: float, *, beats: int = 1, largest: int = _LARGEST_BODY) -> Answer:
-        """Send *request*, and return the whole answer if it is complete within *limit* seconds (in *beats*).
+    async def send(
+        self,
+        request: Request,
+        limit: float,
+        *,
+        deadline: float = math.inf,
+        beats: int = 1,
+        largest: int = _LARGEST_BODY,
+    ) -> Answer:
+        """Send *request*, and return the whole answer if it is complete in time.
 
-        *largest* is how many bytes its body may have.
+        That is within *limit* seconds (in *beats*), and by *deadline* (in monotonic seconds). *largest* is
+        how many bytes its body may have.
 
         Raises:
             EndpointError: no answer came, or none that is complete.
@@ -83,7 +93,7 @@ class Line:
         url = yarl.URL(request.url, encoded=True)
         where = f"{url.scheme}://{url.host}:{url.port}"
         try:
-            async with time_limit(self.clock, limit, beats=beats):
+            async with time_limit(self.clock, min(limit, deadline - self.clock.monotonic()), beats=beats):
                 answer = await self._exchange(request, url, largest)
         except _FAILURES as error:
             kind, what = next(meaning for cause, meaning in _MEANINGS.items() if isinstance(error, cause))

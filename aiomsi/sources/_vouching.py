@@ -69,7 +69,7 @@ async def _vouch(voucher: Voucher, request: TokenRequest, surroundings: Surround
         raise ConfigurationError(f"{voucher.token_variable} is not set, or holds no token; {voucher.advice}")
     peer = await public_peer(url, surroundings, source)
     async with connect(url, source=source, clock=request.clock, peer=peer) as line:
-        answer = await line.send(sent, min(ATTEMPT_LIMIT, request.deadline - request.clock.monotonic()))
+        answer = await line.send(sent, ATTEMPT_LIMIT, deadline=request.deadline)
     if not 200 <= answer.status < 300:
         what = f"{voucher.title} did not vouch for this job"
         raise plain_refusal(what, sent, answer, voucher.advice, source, request.clock.wall())

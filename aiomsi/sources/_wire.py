@@ -70,8 +70,8 @@ def _selection(host: Host, surroundings: Surroundings, selector: Selector | None
             return {}
         if not is_guid(text):
             raise ConfigurationError(
-                f"{host.default_client_id} is {text!r}, but should be the client id of an identity, which is a GUID;"
-                " the platform sets it: unset it, or name the identity yourself with ManagedIdentity(client_id=…)",
+                f"{host.default_client_id} is no GUID, as client ids are; the platform sets it: unset it, or name the"
+                " identity yourself with ManagedIdentity(client_id=…)",
                 source=host.name,
             )
         return {host.selectors["client_id"]: text}

@@ -161,8 +161,10 @@ class ClientCertificate:
         """Return the key, or what is wrong with it; not raised here, where local variables hold it."""
         if isinstance(self._certificate, bytes):
             return load_certificate(self._certificate, self._password, "the certificate that was given")
-        path = self._surroundings.place(Path(self._certificate).absolute())
-        what = f"the certificate {str(path)!r}"
+        given = Path(self._certificate)
+        path = self._surroundings.place(given.absolute())
+        # Not shown where it may be something else, such as the password, by mistake.
+        what = f"the certificate {str(path)!r}" if given.is_absolute() else "the certificate, whose path is relative,"
         try:
             content, _ = read_small(path, _LARGEST_FILE)
         except UnfitFileError as error:

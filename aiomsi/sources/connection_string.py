@@ -45,6 +45,7 @@ _TOOLS: dict[str, type[AzureCLI | AzureDeveloperCLI | AzurePowerShell | VisualSt
     "azurepowershell": AzurePowerShell,
     "visualstudio": VisualStudio,
 }
+_STORE = ("CertificateStoreLocation", "CertificateThumbprint", "CertificateSubjectName")
 _FORMS = (
     "RunAs=App[;AppId=<client id>], RunAs=App;AppId=<client id>;TenantId=<tenant>;AppKey=<secret>,"
     " RunAs=App;AppId=<client id>;KeyVaultCertificateSecretIdentifier=<URL>, RunAs=Workload, or"
@@ -52,9 +53,11 @@ _FORMS = (
 )
 
 # The grammar of ADO.NET connection strings: `==` in a key is one `=`, a value may be quoted, a doubled quote is one.
+# Nothing that repeats can match what follows it, so that a text is read in a time proportional to its length.
+_WORD = r"(?:[^=;\s]|==)++"
 _PAIR = re.compile(
-    r"""\s*(?P<key>(?:[^=;]|==)+?)\s*=(?!=)\s*
-    (?:"(?P<double>(?:[^"]|"")*)"|'(?P<single>(?:[^']|'')*)'|(?P<plain>[^;"'][^;]*)?)\s*(?:;|$)""",
+    rf"""\s*+(?P<key>{_WORD}(?:\s++{_WORD})*+)\s*+=(?!=)\s*+
+    (?:"(?P<double>(?:[^"]|"")*+)"|'(?P<single>(?:[^']|'')*+)'|(?P<plain>[^;"'][^;]*+)?)\s*+(?:;|$)""",
     re.VERBOSE,
 )
 
@@ -146,9 +149,6 @@ def _app(settings: _Settings, surroundings: Surroundings) -> Source:
         except ValueError:
             raise _WrongError("AppKey holds control characters, such as the end of a line") from None
     return _machine(settings.take("AppId"), _retry_timeout(settings), surroundings)
-
-
-_STORE = ("CertificateStoreLocation", "CertificateThumbprint", "CertificateSubjectName")
 
 
 def _machine(client_id: str | None, retry_timeout: float | None, surroundings: Surroundings) -> ManagedIdentity:

@@ -42,6 +42,7 @@ _IDENTIFIER = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PATIENCE = Patience()
+_ADVICE = "is it there, and may whoever reads it get secrets (role Key Vault Secrets User)?"
 
 
 class KeyVaultCertificate:
@@ -135,16 +136,13 @@ class KeyVaultCertificate:
         async with connect(self._url, source=self.name, clock=clock, peer=peer) as line:
 
             async def attempt() -> Answer:
-                answer = await line.send(sent, min(ATTEMPT_LIMIT, request.deadline - clock.monotonic()))
+                answer = await line.send(sent, ATTEMPT_LIMIT, deadline=request.deadline)
                 if answer.status == 200:
                     return answer
                 what = "the key vault did not give out the certificate"
                 raise plain_refusal(what, sent, answer, _ADVICE, self.name, clock.wall())
 
             return await persist(attempt, _PATIENCE, clock=clock, until=request.deadline)
-
-
-_ADVICE = "is it there, and may whoever reads it get secrets (role Key Vault Secrets User)?"
 
 
 def _load(answer: Answer) -> SigningKey | AiomsiError:

@@ -172,12 +172,11 @@ class ManagedIdentity:
         async with connect(sent.url, source=host.name, clock=request.clock, peer=peer) as line:
 
             async def attempt() -> AccessToken:
-                limit = min(_ATTEMPT_LIMIT, request.deadline - request.clock.monotonic())
                 said = sent
-                answer = await line.send(said, limit)
+                answer = await line.send(said, _ATTEMPT_LIMIT, deadline=request.deadline)
                 if host.challenges and answer.status == 401:  # Once: another challenge is a refusal.
                     said = await self._with_key(sent, answer)
-                    answer = await line.send(said, limit)
+                    answer = await line.send(said, _ATTEMPT_LIMIT, deadline=request.deadline)
                 return read_token(host, said, answer, request.resource, self._selector, request.clock.wall())
 
             return await persist(

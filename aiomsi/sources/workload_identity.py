@@ -17,6 +17,7 @@ from aiomsi.sources._token_proxy import TokenProxy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import PurePath
 
     from aiomsi._clock import Clock
     from aiomsi._source import TokenRequest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkloadIdentity"]
 
+_FILE = "AZURE_FEDERATED_TOKEN_FILE"
 _LARGEST_FILE = 64 * 1024
 _EMPTY = "is empty; is it being renewed?"
 _SECOND_LOOK = 1.0  # Seconds until a file that was empty, as if being written, is read again.
@@ -108,29 +110,37 @@ class WorkloadIdentity:
                 app, request, prove, surroundings=self._surroundings, route=route, retry_timeout=self._retry_timeout
             )
 
-    def _file(self) -> str:
-        file = self._token_file or self._surroundings.get("AZURE_FEDERATED_TOKEN_FILE")
-        if file:
-            return file
-        raise SourceUnavailableError(
-            "there is no workload identity: AZURE_FEDERATED_TOKEN_FILE is not set; on Kubernetes, label the pod"
-            " azure.workload.identity/use: 'true' and annotate its service account with the client id"
-        )
+    def _file(self) -> PurePath:
+        if not self._token_file and not self._surroundings.get(_FILE):
+            raise SourceUnavailableError(
+                f"there is no workload identity: {_FILE} is not set; on Kubernetes, label the pod"
+                " azure.workload.identity/use: 'true' and annotate its service account with the client id"
+            )
+        file = self._path()
+        if file is None:
+            raise ConfigurationError(f"the token file is no absolute path: give token_file, or set {_FILE}")
+        return file
 
-    async def _assertion(self, file: str, clock: Clock) -> Proof:
+    def _path(self) -> PurePath | None:
+        """Return where the token is, or None if that is no path; not raised here: it may be the token itself."""
+        try:
+            return absolute(self._token_file or self._surroundings.get(_FILE) or "", self._surroundings.platform)
+        except UnfitFileError:
+            return None
+
+    async def _assertion(self, file: PurePath, clock: Clock) -> Proof:
         found = await self._read(file)
         if found == _EMPTY:
             await sleep(clock, _SECOND_LOOK)
             found = await self._read(file)
         if isinstance(found, Proof):
             return found
-        raise ConfigurationError(f"the token file {file!r} {found}", source=self.name)
+        raise ConfigurationError(f"the token file {str(file)!r} {found}", source=self.name)
 
-    async def _read(self, file: str) -> Proof | str:
+    async def _read(self, file: PurePath) -> Proof | str:
         """Return what *file* proves, or what is wrong with it; not raised here, where variables hold the proof."""
         try:
-            place = self._surroundings.place(absolute(file, self._surroundings.platform))
-            content, _ = await anyio.to_thread.run_sync(read_small, place, _LARGEST_FILE)
+            content, _ = await anyio.to_thread.run_sync(read_small, self._surroundings.place(file), _LARGEST_FILE)
         except UnfitFileError as error:
             return str(error)
         except OSError as error:

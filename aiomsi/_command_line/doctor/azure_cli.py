@@ -10,6 +10,7 @@ import anyio.to_thread
 from aiomsi._command_line.doctor.report import Account, AzureCLIFacts
 from aiomsi._errors import AiomsiError
 from aiomsi.sources._azure_cli_profile import AzureCLIProfile, default_account
+from aiomsi.sources._files import UnfitFileError
 from aiomsi.sources._subprocess import find_program
 from aiomsi.sources._tools import ask
 from aiomsi.sources.azure_cli import AZ
@@ -29,7 +30,7 @@ async def accounts(surroundings: Surroundings) -> Accounts | None:
     """Return the active cloud and the accounts of all clouds, or None if that cannot be known."""
     try:
         return await anyio.to_thread.run_sync(AzureCLIProfile(surroundings).look)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, UnfitFileError, ValueError, RecursionError):
         return None
 
 
