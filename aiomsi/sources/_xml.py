@@ -27,7 +27,7 @@ def parsed(document: bytes, name: str) -> Element:
         root: Element = fromstring(document, forbid_dtd=True)
     except DefusedXmlException:
         raise SecurityError(f"{name} declares a document type or entities, as attacks do; it was not read") from None
-    except (ParseError, ValueError):
+    except (ParseError, ValueError, LookupError):  # The last for an encoding that nobody knows.
         raise MalformedResponseError(f"{name} is no XML: it has {len(document)} bytes") from None
     return root
 
