@@ -27,7 +27,7 @@ MALFORMED = {**APPLICATION, **BAD_SECRET, "AZURE_CLIENT_ID": "my-app"}
 CERTIFICATE = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": CLIENT_ID, "AZURE_CLIENT_CERTIFICATE_PATH": "/cert.pem"}
 MACHINE = "ManagedIdentity()"
 NAMED = f"ManagedIdentity(client_id='{CLIENT_ID}')"
-TOOLS = "AzureCLI(), AzureDeveloperCLI(), AzurePowerShell(), VisualStudio()"
+TOOLS = "AzureCLI(), AzureDeveloperCLI(), AzurePowerShell(), VisualStudio(), IntegratedAuth()"
 OF_SECRET = f"ClientSecret(tenant_id='t', client_id='{CLIENT_ID}')"
 OF_CERTIFICATE = f"ClientCertificate(tenant_id='t', client_id='{CLIENT_ID}')"
 
@@ -60,6 +60,7 @@ OF_CERTIFICATE = f"ClientCertificate(tenant_id='t', client_id='{CLIENT_ID}')"
         ({"AZURE_TOKEN_CREDENTIALS": "AzureDeveloperCliCredential"}, "AzureDeveloperCLI()"),
         ({"AZURE_TOKEN_CREDENTIALS": "AzurePowerShellCredential"}, "AzurePowerShell()"),
         ({"AZURE_TOKEN_CREDENTIALS": "VisualStudioCredential"}, "VisualStudio()"),
+        ({"AZURE_TOKEN_CREDENTIALS": "integrated"}, "IntegratedAuth()"),
         (
             {"AZURE_TOKEN_CREDENTIALS": "AzurePipelinesCredential"},
             "AzurePipelines(client_id=None, service_connection_id=None)",
@@ -154,17 +155,19 @@ async def test_everything_said_together(tmp_path: Path) -> None:
     """When nobody is there, one error has a line for each source and the one thing to do."""
     (tmp_path / "sys/class/dmi/id").mkdir(parents=True)
     (tmp_path / "sys/class/dmi/id/sys_vendor").write_text("Another Maker\n")
-    surroundings = Surroundings(environ={"PATH": str(tmp_path), "HOME": str(tmp_path)}, root=tmp_path)
+    environ = {"PATH": str(tmp_path), "HOME": str(tmp_path), "KRB5CCNAME": f"FILE:{tmp_path / 'none'}"}
+    surroundings = Surroundings(environ=environ, root=tmp_path)
     with pytest.raises(SourceUnavailableError) as caught:
         await default(surroundings=surroundings).fetch(TokenRequest(VAULT))
     first, *lines, last = str(caught.value).splitlines()
-    assert first == f"no token for {VAULT!r}: none of the 5 sources asked is there"
+    assert first == f"no token for {VAULT!r}: none of the 6 sources asked is there"
     assert [line.split(":")[0].removeprefix("- ") for line in lines] == [
         "managed_identity",
         "azure_cli",
         "azure_developer_cli",
         "azure_powershell",
         "visual_studio",
+        "integrated",
     ]
     assert "its firmware names another maker" in lines[0]
     assert "az was not found on the PATH" in lines[1]
