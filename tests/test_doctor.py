@@ -799,3 +799,28 @@ def test_other_commands_do_not_pay_for_it() -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], text=True, capture_output=True, check=True)
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({"IDENTITY_ENDPOINT"}, "IDENTITY_HEADER"),
+        ({"IDENTITY_HEADER"}, "IDENTITY_ENDPOINT"),
+        ({"IMDS_ENDPOINT"}, "IDENTITY_ENDPOINT"),
+        ({"MSI_SECRET"}, "MSI_ENDPOINT"),
+        ({"IDENTITY_ENDPOINT", "IDENTITY_SERVER_THUMBPRINT"}, "IDENTITY_HEADER"),
+    ],
+)
+async def test_half_a_name_names_nobody(machine: Machine, variables: set[str], missing: str) -> None:
+    """A variable that somebody forgot is told, since without it all the others are passed over in silence."""
+    machine.environ |= dict.fromkeys(variables, "x")
+    report = await machine.examine()
+    (note,) = [advice for advice in report.advice if "would be asked if" in advice.why]
+    assert missing in note.why
+
+
+@pytest.mark.parametrize("variables", [{}, {"AZURE_TENANT_ID": "contoso.example"}])
+async def test_variables_with_another_use_are_no_half_names(machine: Machine, variables: dict[str, str]) -> None:
+    """A tenant alone is for the application of the environment, for instance."""
+    machine.environ |= variables
+    assert not [advice for advice in (await machine.examine()).advice if "would be asked if" in advice.why]

@@ -269,6 +269,8 @@ def test_access_to_each_service(resource: str, service: str, part: str) -> None:
 def test_access_for_a_user() -> None:
     """A user is named as one, by name where that is what the service wants."""
     assert "--assignee-principal-type User" in commands_for("https://vault.azure.net", USER)[0]
+    nobody = replace(USER, type=None)  # Of an opaque token nothing is known, so nothing is claimed.
+    assert "ServicePrincipal " not in commands_for("https://vault.azure.net", nobody)[0]
     (first, *_) = commands_for("https://database.windows.net/", USER)
     assert first.startswith("CREATE USER [me@contoso.com] FROM EXTERNAL PROVIDER")
     mysql = commands_for("https://ossrdbms-aad.database.windows.net", USER)[-1]

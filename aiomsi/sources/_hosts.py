@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from aiomsi.sources._retrying import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from aiomsi.sources._surroundings import Surroundings
 
@@ -26,6 +26,7 @@ __all__ = [
     "Host",
     "Selector",
     "SelectorKind",
+    "host_half_named_by",
     "host_named_by",
 ]
 
@@ -177,6 +178,17 @@ IMDS = Host(
 _HOSTS = (SERVICE_FABRIC, APP_SERVICE, AZURE_ARC, AZURE_ML, CLOUD_SHELL, WORKLOAD_IDENTITY, IMDS)
 HOST_VARIABLES = tuple(dict.fromkeys(variable for host in _HOSTS for variable in host.variables))
 """What names a host."""
+
+
+def host_half_named_by(variables: Collection[str]) -> tuple[Host, str] | None:
+    """Return the host that is named by *variables* but for one, and that one, or None if there is no such host."""
+    for host in _HOSTS:
+        if host is WORKLOAD_IDENTITY:  # The tenant has other uses.
+            continue
+        missing = [variable for variable in host.variables if variable not in variables]
+        if len(missing) == 1 < len(host.variables):
+            return host, missing[0]
+    return None
 
 
 def host_named_by(surroundings: Surroundings) -> Host | None:

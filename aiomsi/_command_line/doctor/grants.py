@@ -223,7 +223,7 @@ def commands_for(resource: str, identity: Identity) -> tuple[str, ...]:
     grant, user = grant_for(resource), identity.type == "User"
     facts = {
         "oid": identity.object_id or "<object id>",
-        "kind": "User" if user else "ServicePrincipal",
+        "kind": {"User": "User", "App": "ServicePrincipal"}.get(identity.type or "", "<User or ServicePrincipal>"),
         "type": "user" if user else "service",
         "app": (identity.user_principal_name or "<user>") if user else identity.app_id or "<client id>",
         # Only users tell their name; an application has that of the machine or of its own identity.
