@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from click.testing import CliRunner
+from test_tools import StandIn
 
 import aiomsi
 from aiomsi import AccessToken
@@ -21,9 +22,11 @@ from aiomsi._command_line.commands import cli
 from aiomsi._command_line.outcome import exit_code
 from aiomsi._command_line.token_command import FORMATS
 from aiomsi.endpoint import Answer, Gate, IdentityEndpoint
+from aiomsi.sources import AzureCLI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from click.testing import Result
 
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 
 VAULT = "https://vault.azure.net"
 CLIENT_ID = "11111111-aaaa-4bbb-8ccc-000000000001"
-NO_TOOLS = {"AzureServicesAuthConnectionString": "RunAs=Developer;DeveloperTool=AzureCli", "PATH": ""}
+TOOL = "RunAs=Developer;DeveloperTool=AzureCli"
+NO_TOOLS = {"AzureServicesAuthConnectionString": TOOL, "PATH": ""}
 
 
 @pytest.fixture
@@ -194,6 +198,23 @@ def test_interrupt_is_quiet(portal: BlockingPortal, endpoint: IdentityEndpoint) 
     portal.call(gate.reached)
     process.send_signal(signal.SIGINT)
     assert finish(process) == (130, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program run here is a shell script")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_whatever_ends_it_takes_the_tools_along(tmp_path: Path, number: str) -> None:
+    """A tool has a session of its own, so nobody else would end it."""
+    az = StandIn(tmp_path, AzureCLI, "az", "")
+    for name in ("here", "never"):
+        os.mkfifo(tmp_path / name)
+    az.does(f'cd "{tmp_path}"; echo $$ >here; exec cat never')
+    environ = {**az.surroundings.environ, "AzureServicesAuthConnectionString": TOOL}
+    process = start(environ, "-m", "aiomsi", "token", VAULT)
+    tool = int((tmp_path / "here").read_text())
+    process.send_signal(getattr(signal, number))
+    assert finish(process) == (130, "", "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(tool, 0)
 
 
 # The door

@@ -616,6 +616,9 @@ def vars_of(value: Any) -> list[Any]:
 async def test_secrets_stay_in(machine: Machine) -> None:
     """Whatever holds a secret, and whoever repeats one, neither kind of output shows it."""
     place = machine.imds_url.removeprefix("http://")
+    swapped = (
+        "aB38Q~dEfGhIjKlMnOpQrStUvWxYz0123456789-_"  # As Entra makes them; people put them into the wrong variable.
+    )
     secrets = ["hdr-5ecret", "cl1ent-5ecret", "pr0xy-5ecret", "c0nn-5ecret", "t00l-5ecret", "pa5s w0rd"]
     machine.environ |= {
         "IDENTITY_HEADER": secrets[0],
@@ -635,8 +638,13 @@ async def test_secrets_stay_in(machine: Machine) -> None:
     reports.append(await machine.examine())
     machine.environ["AzureServicesAuthConnectionString"] = f"RunAs=Developer;DeveloperTool=AzureCli;AppKee={secrets[3]}"
     reports.append(await machine.examine())
+    del machine.environ["AzureServicesAuthConnectionString"]
+    machine.environ |= {"AZURE_TENANT_ID": swapped, "AZURE_FEDERATED_TOKEN_FILE": jwt(sub="swapped")}
+    reports.append(await machine.examine())
+    machine.environ["AZURE_CLIENT_ID"] = swapped
+    reports.append(await machine.examine())
     told = "".join(shown(report) + as_json(report) for report in reports)
-    assert [secret for secret in (*secrets, "signature", token.split(".")[1]) if secret in told] == []
+    assert [secret for secret in (*secrets, swapped, "signature", token.split(".")[1]) if secret in told] == []
     assert f"http://{place}, used by aiomsi" in told
     assert "no URL of a proxy" in told
     assert "<redacted>" in told

@@ -77,6 +77,18 @@ async def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
         assert await ask(endpoint, path=path) == 200
 
 
+async def test_what_is_at_the_path_by_then_is_somebody_elses(tmp_path: Path) -> None:
+    """An endpoint removes its own socket when it closes, and never what another one has put there since."""
+    path = tmp_path / "endpoint"
+    async with IdentityEndpoint(unix_socket=path):
+        path.unlink()
+        path.write_text("precious")
+    assert path.read_text() == "precious"
+    path.unlink()
+    async with IdentityEndpoint(unix_socket=path):
+        path.unlink()
+
+
 async def test_a_file_is_never_replaced_by_a_socket(tmp_path: Path) -> None:
     """Only a socket is; a mistyped path costs nobody a file."""
     path = tmp_path / "precious"

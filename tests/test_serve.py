@@ -7,15 +7,18 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -453,6 +456,38 @@ def test_a_script_for_clients_in_other_languages() -> None:
     with serving("--emulate", "--script", "429:3", "--script", "503@3", "--output", "json") as process:
         environ = leads_to(process)["app_service"]
         assert [ask(environ)[0] for _ in range(4)] == [429, 200, 503, 200]
+
+
+def test_being_told_twice(tmp_path: Path) -> None:
+    """The first signal waits for whoever has asked already; the second one does not."""
+    az = StandIn(tmp_path, AzureCLI, "az", "")
+    for name in ("here", "never"):
+        os.mkfifo(tmp_path / name)
+    az.does(f'cd "{tmp_path}"; echo $$ >here; exec cat never')
+    with serving("--output", "json", environ=az.surroundings.environ) as process:
+        environ = leads_to(process)["app_service"]
+        with ThreadPoolExecutor() as threads:
+            asking = threads.submit(ask, environ)
+            tool = int((tmp_path / "here").read_text())
+            process.send_signal(signal.SIGTERM)
+            while not refuses(environ):  # Until it has heard.
+                pass
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+            assert isinstance(asking.exception(), OSError)
+    assert process.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(tool, 0)
+
+
+def refuses(environ: Mapping[str, str]) -> bool:
+    """Return whether nobody listens there any more."""
+    url = urlsplit(environ["IDENTITY_ENDPOINT"])
+    try:
+        socket.create_connection((url.hostname, url.port or 0)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_every_host_can_be_played(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import contextmanager
+import signal
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,11 +21,14 @@ from aiomsi import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
-__all__ = ["EXIT_CODES_HELP", "exit_code", "interruptible", "logs_shown", "run"]
+__all__ = ["ENDING_SIGNALS", "EXIT_CODES_HELP", "exit_code", "interruptible", "logs_shown", "on_signals", "run"]
 
 T = TypeVar("T")
+
+ENDING_SIGNALS = ("SIGTERM", "SIGHUP")
+"""What ends a process that does not say otherwise, beside Ctrl-C: a supervisor, and a terminal that is closed."""
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
 
@@ -59,10 +63,28 @@ def run(call: Coroutine[Any, Any, T]) -> T:
     """Run *call* and return its result, or end the process with the exit code and the message of its error."""
     try:
         with interruptible():
-            return asyncio.run(call)
+            return asyncio.run(_ending_well(call))
+    except asyncio.CancelledError:
+        raise SystemExit(_INTERRUPTED) from None
     except (AiomsiError, ValueError) as error:
         click.echo(f"aiomsi: {error}", err=True)
         raise SystemExit(exit_code(error)) from None
+
+
+async def _ending_well(call: Coroutine[Any, Any, T]) -> T:
+    """Have what would end the process cancel *call* instead, or the tools that it runs would be left behind."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  (this is a coroutine)
+    on_signals(ENDING_SIGNALS, task.cancel)
+    return await call
+
+
+def on_signals(names: Iterable[str], callback: Callable[[], object]) -> None:
+    """Have *callback* called on the running event loop by each of these signals that this platform has."""
+    loop = asyncio.get_running_loop()
+    for name in names:
+        with suppress(AttributeError, NotImplementedError):  # Windows has few, and its loops take none.
+            loop.add_signal_handler(getattr(signal, name), callback)
 
 
 @contextmanager

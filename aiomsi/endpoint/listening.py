@@ -43,6 +43,7 @@ class Sockets:
         if path is not None and not hasattr(socket, "AF_UNIX"):
             raise ValueError("unix_socket must be None on this platform, which has none")
         self._path = path
+        self._inode: tuple[int, int] | None = None
         self._listeners: list[asyncio.Server] = []
         self._server: web.Server | None = None
 
@@ -101,17 +102,20 @@ class Sockets:
         server, self._server = self._server, None
         for listener in listeners:
             listener.close()
-        if listeners and self._path is not None:
-            await asyncio.to_thread(self._path.unlink, missing_ok=True)
+        if self._path is not None and self._inode is not None:
+            await asyncio.to_thread(_remove, self._path, self._inode)
+            self._inode = None
         if server is None:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                server.pre_shutdown()  # Hangs up on those who ask nothing at the moment.
-                await server.shutdown(grace)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
-                await _cut_all(server)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    server.pre_shutdown()  # Hangs up on those who ask nothing at the moment.
+                    await server.shutdown(grace)
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await _cut_all(server)
 
     @property
     def _bracketed(self) -> str:
@@ -124,7 +128,7 @@ class Sockets:
         return int(listener.sockets[0].getsockname()[1])
 
     async def _listen_at(self, path: Path, server: web.Server) -> None:
-        opened = await asyncio.to_thread(_bound, path)
+        opened, self._inode = await asyncio.to_thread(_bound, path)
         self._listeners.append(await asyncio.get_running_loop().create_unix_server(server, sock=opened))
 
 
@@ -138,18 +142,27 @@ async def _cut_all(server: web.Server) -> None:
         await asyncio.sleep(0)
 
 
-def _bound(path: Path) -> socket.socket:
-    """Return a socket at *path* for its owner only, in place of one at which nobody listens any more."""
+def _bound(path: Path) -> tuple[socket.socket, tuple[int, int]]:
+    """Return a socket at *path* for its owner only, in place of one at which nobody listens any more, and its inode."""
     with contextlib.suppress(FileNotFoundError):
         _clear(path)
     opened = socket.socket(socket.AF_UNIX)
     try:
         opened.bind(str(path))
         path.chmod(stat.S_IRUSR | stat.S_IWUSR)  # Nobody can connect before that: it does not listen yet.
+        status = path.lstat()
     except BaseException:
         opened.close()
         raise
-    return opened
+    return opened, (status.st_dev, status.st_ino)
+
+
+def _remove(path: Path, inode: tuple[int, int]) -> None:
+    """Remove *path* if it is still ours, and not somebody else's by now."""
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        if (status.st_dev, status.st_ino) == inode:
+            path.unlink()
 
 
 def _clear(path: Path) -> None:

@@ -221,14 +221,15 @@ def grant_for(resource: str) -> Grant:
 def commands_for(resource: str, identity: Identity) -> tuple[str, ...]:
     """Return what gives the principal of *identity* access to *resource*, one command for each use."""
     grant, user = grant_for(resource), identity.type == "User"
+    name = _quotable(identity.user_principal_name)
     facts = {
-        "oid": identity.object_id or "<object id>",
+        "oid": _quotable(identity.object_id) or "<object id>",
         "kind": {"User": "User", "App": "ServicePrincipal"}.get(identity.type or "", "<User or ServicePrincipal>"),
         "type": "user" if user else "service",
-        "app": (identity.user_principal_name or "<user>") if user else identity.app_id or "<client id>",
+        "app": (name or "<user>") if user else _quotable(identity.app_id) or "<client id>",
         # Only users tell their name; an application has that of the machine or of its own identity.
-        "user": (identity.user_principal_name or "<name>").replace("]", "]]") if user else "<name>",
-        "tenant": identity.tenant_id or "<tenant>",
+        "user": (name or "<name>") if user else "<name>",
+        "tenant": _quotable(identity.tenant_id) or "<tenant>",
     }
     own = _GRAPH_USER if user and grant.service == "Microsoft Graph" else grant.commands
     if user:  # There is no service principal to be shown.
@@ -238,10 +239,9 @@ def commands_for(resource: str, identity: Identity) -> tuple[str, ...]:
         f' --role "{role}" --scope "{grant.scope}"'
         for role in grant.roles
     )
-    facts = {name: _quotable(text) for name, text in facts.items()}
     return tuple(command.format_map(facts) for command in (*roles, *own))
 
 
-def _quotable(text: str) -> str:
-    """Return *text* without what would mean something else in a command: claims are whatever a token says."""
-    return re.sub(r"""[^\w.@<>\[\]# +-]""", "_", text)
+def _quotable(claim: str | None) -> str:
+    """Return *claim* without what would mean something else in a command: claims are whatever a token says."""
+    return re.sub(r"[^\w.@#+-]|^[#-]", "_", claim or "")

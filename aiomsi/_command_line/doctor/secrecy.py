@@ -21,6 +21,8 @@ __all__ = ["known_secrets", "scrubbed"]
 _T = TypeVar("_T")
 _SHORTEST = 4  # Shorter ones would take half of every message away.
 _LONGEST = 4_000
+# A token, or an application's secret of Entra's making: people mix variables up, and then any of them may hold one.
+_UNMISTAKABLE = re.compile(r"\beyJ[\w.+/=-]+|[\w.~-]{3}[0-9]Q~[\w.~-]{30,}")
 _OURS = ("verdict", "subject")  # Words of our own, whatever a secret may be.
 _PAIR = re.compile(r"""([^=;]+)=\s*("[^"]*"|'[^']*'|[^;]*)""")
 _HARMLESS = ("runas", "appid", "tenantid", "developertool")  # A misspelt key may hold what the right one does.
@@ -68,6 +70,7 @@ def _scrubbed(value: Any, secrets: Sequence[str], name: str = "") -> Any:
 def _text(text: str, secrets: Sequence[str], *, lines: bool) -> str:
     for secret in secrets:
         text = text.replace(secret, "<redacted>")
+    text = _UNMISTAKABLE.sub("<redacted>", text)
     kept = "\n" if lines else ""
     text = "".join(character if character.isprintable() or character in kept else " " for character in text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
 from aiomsi import AiomsiError, TokenProvider
+from aiomsi._command_line.outcome import ENDING_SIGNALS, on_signals
 from aiomsi._command_line.serve.issuing import only, tokens_of
 from aiomsi._command_line.serve.traffic import Traffic
 from aiomsi._command_line.serve.variables import conflict, renamed
@@ -22,7 +22,7 @@ from aiomsi.sources import Surroundings, default
 from aiomsi.sources._selection import selected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from aiomsi._command_line.serve.options import ServeOptions
     from aiomsi._command_line.serve.variables import Variables
@@ -43,7 +43,7 @@ async def serve(options: ServeOptions, announce: Callable[[Variables], object]) 
         ValueError: what clients must set cannot be written in the form that was asked for.
     """
     async with AsyncExitStack() as stack:
-        ended = stack.enter_context(_told_to_end())
+        ended = _told_to_end()
         provider = None
         if not options.emulate:
             provider = await stack.enter_async_context(TokenProvider(_source(options)))
@@ -101,22 +101,15 @@ async def _open(options: ServeOptions, issue: Issue, traffic: Traffic, stack: As
     return variables
 
 
-@contextmanager
-def _told_to_end() -> Iterator[asyncio.Event]:
-    """Yield an event that is set when the process is told to end; being told again ends it at once."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
+def _told_to_end() -> asyncio.Event:
+    """Return an event that is set when the process is told to end; being told again ends it at once."""
+    ended, task = asyncio.Event(), asyncio.current_task()
+    assert task is not None  # noqa: S101  (this is called by a coroutine)
+    signals = ("SIGINT", *ENDING_SIGNALS)
 
     def end() -> None:
         ended.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
+        on_signals(signals, task.cancel)
 
-    for number in signals:
-        with suppress(NotImplementedError):  # On Windows, where Ctrl-C cancels instead.
-            loop.add_signal_handler(number, end)
-    try:
-        yield ended
-    finally:
-        if not ended.is_set():
-            end()
+    on_signals(signals, end)
+    return ended
