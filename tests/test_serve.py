@@ -13,7 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -277,9 +277,9 @@ async def test_a_line_for_each_request() -> None:
     async with TokenProvider(ScriptedSource()) as provider:
         lines = (await seen(terminal=False, provider=provider)).splitlines()
     assert [line.partition(" ")[2] for line in lines] == [
-        f"app_service {VAULT} 200 azsdk-python-identity/1.27",
-        f"app_service {VAULT} 200 azsdk-python-identity/1.27 [the developer's, not client_id {CLIENT_ID}]",
-        "unknown - 403 somebody at 172.17.0.2",
+        f"200 app_service {VAULT} azsdk-python-identity/1.27",
+        f"200 app_service {VAULT} azsdk-python-identity/1.27 [the developer's, not client_id {CLIENT_ID}]",
+        "403 unknown - somebody at 172.17.0.2",
     ]
 
 
@@ -322,11 +322,45 @@ def test_nothing_that_a_client_says_is_obeyed_by_the_terminal(text: str) -> None
 def test_what_was_asked_long_ago_is_forgotten() -> None:
     """The record does not grow, however long it runs and whatever is asked."""
     traffic = Traffic()
-    for number in range(1000):
-        traffic.observe(received(resource=f"r{number}"), None, 404)
-    traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
-    assert len(traffic.last) < 20
-    assert (dict(traffic.given), traffic.refused) == ({VAULT: 1}, 1000)
+    for number in range(3_000):
+        traffic.observe(received(resource=f"r{number}"), TokenAsked("imds", f"r{number}"), 200)
+    traffic.observe(received(), None, 404)
+    assert (len(traffic.last), len(traffic.news()), len(traffic.given), traffic.refused) == (12, 1_000, 1_000, 1)
+    assert traffic.news() == []
+
+
+def test_a_reader_who_has_gone_spoils_nothing() -> None:
+    """Whoever reads the lines may stop; requests are answered all the same."""
+
+    class Gone(StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    traffic = Traffic()
+    with shown(traffic, None, Console(file=Gone(), force_terminal=False)):
+        traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
+    assert traffic.given == {VAULT: 1}
+
+
+def test_a_reader_who_does_not_read_holds_up_nobody() -> None:
+    """Even a pipe that is full keeps neither a request nor the end waiting."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 65_536)
+    os.set_blocking(write, True)
+    traffic = Traffic()
+    with open(write, "w") as full:  # noqa: PTH123  (a descriptor)
+        try:
+            with shown(traffic, None, Console(file=full, force_terminal=False)):
+                for _ in range(10_000):
+                    traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
+        finally:
+            os.close(read)
+            with suppress(BrokenPipeError):
+                full.close()
+    assert traffic.given == {VAULT: 10_000}
 
 
 @pytest.mark.parametrize(

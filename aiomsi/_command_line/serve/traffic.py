@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aiomsi.endpoint import ReceivedRequest, TokenAsked
 
 __all__ = ["Entry", "Traffic", "printable"]
@@ -16,7 +14,12 @@ __all__ = ["Entry", "Traffic", "printable"]
 _OK = 200
 _HERE = (None, "127.0.0.1", "::1")
 _LAST = 12
+_MOST_NEWS = 1_000  # More in a fraction of a second is nothing that anybody reads.
+_MOST_RESOURCES = 1_000
 _LONGEST = 200  # Characters of what a client says of itself or wants.
+
+
+Seen: TypeAlias = "tuple[ReceivedRequest, TokenAsked | None, int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +36,37 @@ class Entry:
 
 
 class Traffic:
-    """What an endpoint was asked, bounded however long it runs; *listeners* are told of each request."""
+    """What an endpoint was asked, bounded however long it runs and whatever is asked."""
 
     def __init__(self) -> None:
-        self.last: deque[Entry] = deque(maxlen=_LAST)
+        # Only kept here, and put into words when they are shown: whoever asks waits for this.
+        self._last: deque[Seen] = deque(maxlen=_LAST)
+        self._news: deque[Seen] = deque(maxlen=_MOST_NEWS)
         self.given: Counter[str] = Counter()
-        """How many tokens, by resource; only resources that there was a token for, so that nobody can fill it."""
+        """How many tokens, by resource."""
         self.refused = 0
-        self.listeners: list[Callable[[Entry], object]] = []
+
+    @property
+    def last(self) -> list[Entry]:
+        """The last requests."""
+        return [_entry(*seen) for seen in self._last.copy()]
 
     def observe(self, received: ReceivedRequest, asked: TokenAsked | None, status: int) -> None:
         """Take in one request that was answered."""
-        request = _entry(received, asked, status)
-        self.last.append(request)
-        if status == _OK:
-            self.given[request.resource] += 1
-        else:
+        seen = received, asked, status
+        self._last.append(seen)
+        self._news.append(seen)
+        if status != _OK or asked is None:
             self.refused += 1
-        for listener in self.listeners:
-            listener(request)
+        elif asked.resource in self.given or len(self.given) < _MOST_RESOURCES:
+            self.given[asked.resource] += 1
+
+    def news(self) -> list[Entry]:
+        """Return the requests since this was last asked, the newest of them where there were too many."""
+        found = []
+        while self._news:
+            found.append(_entry(*self._news.popleft()))
+        return found
 
 
 def _entry(received: ReceivedRequest, asked: TokenAsked | None, status: int) -> Entry:

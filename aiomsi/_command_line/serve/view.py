@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rich.box import SIMPLE_HEAD
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["introduction", "shown"]
 
 _FRAMES_PER_SECOND = 4
+_FAREWELL = 1.0  # Seconds for the last lines.
 _GOOD = 200
 
 
@@ -65,9 +67,8 @@ def shown(
     console = console or Console(stderr=True, highlight=False)
     selected = "the developer's, not {}" if statistics else "{}"
     if not console.is_terminal:
-        # Without rich, whose printing takes longer than the rest of an answer.
-        traffic.listeners.append(lambda request: console.file.write(f"{_line(request, selected)}\n"))
-        yield
+        with _lines(traffic, selected, console.file):
+            yield
         return
 
     def picture() -> RenderableType:
@@ -78,8 +79,32 @@ def shown(
         yield
 
 
+@contextmanager
+def _lines(traffic: Traffic, selected: str, file: IO[str]) -> Iterator[None]:
+    """Write a line for each request into *file*, by a thread: whoever does not read it holds up nobody else."""
+    ended = Event()
+
+    def write() -> None:
+        with suppress(OSError):  # Nobody reads them any more.
+            while True:
+                is_last = ended.wait(1 / _FRAMES_PER_SECOND)
+                file.writelines(f"{_line(request, selected)}\n" for request in traffic.news())
+                file.flush()
+                if is_last:
+                    return
+
+    writer = Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join(_FAREWELL)
+
+
 def _line(request: Entry, selected: str) -> str:
-    words = [_clock(request.at), request.protocol, request.resource, str(request.status), request.client]
+    # What a client may choose comes after what it may not, so that it cannot look like another line.
+    words = [_clock(request.at), str(request.status), request.protocol, request.resource, request.client]
     return " ".join([*words, *([f"[{selected.format(request.identity)}]"] if request.identity else [])])
 
 
