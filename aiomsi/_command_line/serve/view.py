@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -13,14 +14,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from aiomsi._clock import SYSTEM_CLOCK
 from aiomsi._command_line.serve.traffic import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import IO
 
     from rich.console import RenderableType
 
     from aiomsi import ProviderStatistics
+    from aiomsi._clock import Clock
     from aiomsi._command_line.serve.options import ServeOptions
     from aiomsi._command_line.serve.traffic import Entry, Traffic
     from aiomsi._command_line.serve.variables import Variables
@@ -59,15 +63,22 @@ def _addresses(variables: Variables) -> list[str]:
 
 @contextmanager
 def shown(
-    traffic: Traffic, statistics: Callable[[], ProviderStatistics] | None, console: Console | None = None
+    traffic: Traffic,
+    statistics: Callable[[], ProviderStatistics] | None,
+    console: Console | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Iterator[None]:
     """Show what is asked while it lasts; *statistics* tells which tokens are held, where there is a provider."""
     console = console or Console(stderr=True, highlight=False)
     selected = "the developer's, not {}" if statistics else "{}"
     if not console.is_terminal:
         # Without rich, whose printing takes longer than the rest of an answer.
-        traffic.listeners.append(lambda request: console.file.write(f"{_line(request, selected)}\n"))
-        yield
+        lines = _Lines(console.file, selected, clock)
+        traffic.listeners.append(lines.add)
+        try:
+            yield
+        finally:
+            lines.write()
         return
 
     def picture() -> RenderableType:
@@ -76,6 +87,28 @@ def shown(
 
     with Live(console=console, refresh_per_second=_FRAMES_PER_SECOND, get_renderable=picture):
         yield
+
+
+class _Lines:
+    """A line for each request, written as often as the picture moves, since each write takes as long as an answer."""
+
+    def __init__(self, file: IO[str], selected: str, clock: Clock) -> None:
+        self._file = file
+        self._selected = selected
+        self._clock = clock
+        self._waiting: list[Entry] = []
+
+    def add(self, request: Entry) -> None:
+        """Write the line of *request* soon."""
+        if not self._waiting:
+            self._clock.call_later(1 / _FRAMES_PER_SECOND, self.write)
+        self._waiting.append(request)
+
+    def write(self) -> None:
+        """Write what waits; what is the same several times in a row is put into words once."""
+        waiting, self._waiting = self._waiting, []
+        runs = ((_line(request, self._selected), len(list(same))) for request, same in groupby(waiting))
+        self._file.write("".join(f"{line}\n" * times for line, times in runs))
 
 
 def _line(request: Entry, selected: str) -> str:
