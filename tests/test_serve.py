@@ -250,11 +250,10 @@ def received(**changes: Any) -> ReceivedRequest:
     given: dict[str, Any] = {
         "method": "GET",
         "path": "/msi/token",
-        "query": (),
+        "query": (("resource", VAULT),),
         "headers": {"user-agent": "azsdk-python-identity/1.27 Python/3.13"},
         "body": b"",
         "host": "app_service",
-        "resource": VAULT,
         "received_at": 1_760_000_000.0,
         "remote": "127.0.0.1",
     }
@@ -268,7 +267,7 @@ async def seen(*, terminal: bool, provider: TokenProvider | None = None) -> str:
     with shown(traffic, None if provider is None else provider.statistics, console):
         traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
         traffic.observe(received(), TokenAsked("app_service", VAULT, "client_id", CLIENT_ID), 200)
-        traffic.observe(received(headers={}, host=None, resource=None, remote="172.17.0.2"), None, 403)
+        traffic.observe(received(headers={}, host=None, query=(), remote="172.17.0.2"), None, 403)
     return screen.getvalue()
 
 
@@ -323,7 +322,7 @@ def test_what_was_asked_long_ago_is_forgotten() -> None:
     """The record does not grow, however long it runs and whatever is asked."""
     traffic = Traffic()
     for number in range(3_000):
-        traffic.observe(received(resource=f"r{number}"), TokenAsked("imds", f"r{number}"), 200)
+        traffic.observe(received(), TokenAsked("imds", f"r{number}"), 200)
     traffic.observe(received(), None, 404)
     assert (len(traffic.last), len(traffic.news()), len(traffic.given), traffic.refused) == (12, 1_000, 1_000, 1)
     assert traffic.news() == []

@@ -20,7 +20,7 @@ _CHUNK = 65_536
 
 
 async def play(
-    step: Step | None, request: web.BaseRequest, answer: Callable[[], Awaitable[Answer]], always: Mapping[str, str]
+    step: Step, request: web.BaseRequest, answer: Callable[[], Awaitable[Answer]], always: Mapping[str, str]
 ) -> web.StreamResponse:
     """Answer *request* as *step* wants it; *answer* makes the normal answer, *always* are its host's headers."""
     match step:

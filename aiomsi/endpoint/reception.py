@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from .answers import answer
+from .answers import Answers
 from .faults import Answer
 from .hits import Tally
 from .playing import play, respond
@@ -49,7 +49,7 @@ class Reception:
     ) -> None:
         self._rows = rows
         self._keyring = keyring
-        self._issue = issue
+        self._answers = Answers(issue, wall)
         self._wall = wall
         self._guard = guard
         self._names = names
@@ -82,8 +82,11 @@ class Reception:
         self.tally.admit(host.name, verdict.resource)
         step = self._performance.next_step(now)
         await self._linger()
-        hand_out = partial(answer, host, verdict, self._issue, self._wall, step)
-        response = await play(step, request, hand_out, host.headers)
+        hand_out = partial(self._answers.answer, host, verdict, step)
+        if step is None:
+            response: web.StreamResponse = respond(await hand_out(), host.headers)
+        else:
+            response = await play(step, request, hand_out, host.headers)
         self._tell(received, verdict, response.status)
         return response
 
