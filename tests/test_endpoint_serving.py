@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from aiomsi.endpoint import Gate, Hang, IdentityEndpoint
+from aiomsi.endpoint import Gate, Hang, IdentityEndpoint, Slow
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aiomsi.endpoint import ReceivedRequest, TokenAsked
+    from aiomsi.endpoint import Answer, ReceivedRequest, TokenAsked
 
 VAULT = "https://vault.azure.net"
 CLIENT_ID = "11111111-aaaa-4bbb-8ccc-000000000001"
@@ -149,19 +149,22 @@ async def test_an_observer_is_told_of_each_answer() -> None:
     """It learns who asked, for what, as whom, and what came of it."""
     seen: list[tuple[str | None, str | None, int]] = []
 
-    def observe(received: ReceivedRequest, asked: TokenAsked | None, status: int) -> None:
-        seen.append((received.remote, asked.identity if asked else None, status))
+    def observe(received: ReceivedRequest, asked: TokenAsked | None, answer: Answer) -> None:
+        seen.append((received.remote, asked.identity if asked else None, answer.status))
 
     async with IdentityEndpoint(observe=observe) as endpoint:
         await ask(endpoint)
         await ask(endpoint, f"api-version=2019-08-01&resource={VAULT}&client_id={CLIENT_ID}")
         await ask(endpoint, secret="wrong")
         await ask(endpoint, "api-version=moon")
+        endpoint.script(Slow(0))
+        await ask(endpoint)
     assert seen == [
         ("127.0.0.1", None, 200),
         ("127.0.0.1", CLIENT_ID, 200),
         ("127.0.0.1", None, 403),
         ("127.0.0.1", None, 400),
+        ("127.0.0.1", None, 200),
     ]
 
 
@@ -229,3 +232,18 @@ async def test_the_grace_has_an_end() -> None:
         await endpoint.aclose(grace=0.05)
         with pytest.raises(aiohttp.ClientError):
             await asking
+
+
+async def test_keys_that_nobody_came_back_for_are_forgotten(tmp_path: Path) -> None:
+    """Whoever asks Arc's agent without its key costs it a file, but only so many."""
+    async with IdentityEndpoint(hosts=["azure_arc"], root=tmp_path) as endpoint, aiohttp.ClientSession() as session:
+        url = f"{endpoint.url}/metadata/identity/oauth2/token?api-version=2020-06-01&resource={VAULT}"
+        challenge = ""
+        for _ in range(103):
+            async with session.get(url, headers={"Metadata": "true"}) as response:
+                challenge = response.headers["WWW-Authenticate"]
+        keys = list((tmp_path / "var/opt/azcmagent/tokens").glob("*.key"))
+        assert len(keys) == 100
+        key = (tmp_path / challenge.partition("=")[2].lstrip("/")).read_text()
+        async with session.get(url, headers={"Metadata": "true", "Authorization": f"Basic {key}"}) as response:
+            assert response.status == 200

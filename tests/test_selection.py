@@ -181,7 +181,7 @@ def test_the_default_is_as_able_as_what_it_is_made_of() -> None:
     source = default(surroundings=Surroundings(environ=environ))
     assert (source.time_limit, source.max_parallel, source.chooses_tenant) == (90.0, 4, False)  # type: ignore[attr-defined]
     environ["AZURE_TOKEN_CREDENTIALS"] = "azurecli"
-    assert (source.time_limit, source.max_parallel, source.chooses_tenant) == (30.0, None, True)  # type: ignore[attr-defined]
+    assert (source.time_limit, source.max_parallel, source.chooses_tenant) == (30.0, 8, True)  # type: ignore[attr-defined]
 
 
 async def test_a_source_that_learns_is_kept_while_nothing_changes(tmp_path: Path) -> None:

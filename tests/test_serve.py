@@ -41,7 +41,7 @@ from aiomsi._command_line.serve.options import ServeOptions, problem
 from aiomsi._command_line.serve.traffic import Traffic, printable
 from aiomsi._command_line.serve.variables import FORMATS, conflict, renamed
 from aiomsi._command_line.serve.view import introduction, shown
-from aiomsi.endpoint import IssueRefused, ReceivedRequest, TokenAsked
+from aiomsi.endpoint import Answer, IssueRefused, ReceivedRequest, TokenAsked
 from aiomsi.sources import AzureCLI
 from aiomsi.testing import ScriptedSource
 
@@ -75,6 +75,8 @@ def test_which_protocols_are_spoken_where(options: ServeOptions, groups: list[tu
     ("options", "said"),
     [
         ({"imds": True}, "--allow"),
+        ({"imds": True, "allow": ("",)}, "--allow: "),
+        ({"allow": ("two words",)}, "--allow: "),
         ({"play": ("imds",)}, "add --emulate"),
         ({"latency": 0.0}, "add --emulate"),
         ({"lifetime": 1.0}, "add --emulate"),
@@ -223,6 +225,8 @@ async def test_a_resource_that_is_none() -> None:
         (VAULT, True),
         (f"{VAULT}/", True),
         (f"{VAULT}/.default", True),
+        (f"{VAULT}//", False),
+        (f"{VAULT}//.default", True),
         ("https://storage.azure.com/", True),
         ("https://storage.azure.com", True),
         ("https://graph.microsoft.com", False),
@@ -234,7 +238,7 @@ async def test_only_what_is_allowed(resource: str, *, allowed: bool) -> None:
     """A resource that was not named is refused, and the source is not asked for it; a slash at the end is nothing."""
     source = ScriptedSource()
     async with TokenProvider(source) as provider:
-        issue = only([VAULT, "https://storage.azure.com/"], tokens_of(provider))
+        issue = only([f"{VAULT}/.default", "https://storage.azure.com/"], tokens_of(provider))
         if allowed:
             assert (await issue(TokenAsked("imds", resource))).token == "token-1"
         else:
@@ -265,9 +269,10 @@ async def seen(*, terminal: bool, provider: TokenProvider | None = None) -> str:
     screen, traffic = StringIO(), Traffic()
     console = Console(file=screen, force_terminal=terminal, width=250)
     with shown(traffic, None if provider is None else provider.statistics, console):
-        traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
-        traffic.observe(received(), TokenAsked("app_service", VAULT, "client_id", CLIENT_ID), 200)
-        traffic.observe(received(headers={}, host=None, query=(), remote="172.17.0.2"), None, 403)
+        traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
+        traffic.observe(received(), TokenAsked("app_service", VAULT, "client_id", CLIENT_ID), Answer(200))
+        refused = Answer(403, {"error": {"code": "Forbidden", "message": "No\n\x1b."}})
+        traffic.observe(received(headers={}, host=None, query=(), remote="172.17.0.2"), None, refused)
     return screen.getvalue()
 
 
@@ -278,7 +283,7 @@ async def test_a_line_for_each_request() -> None:
     assert [line.partition(" ")[2] for line in lines] == [
         f"200 app_service {VAULT} azsdk-python-identity/1.27",
         f"200 app_service {VAULT} azsdk-python-identity/1.27 [the developer's, not client_id {CLIENT_ID}]",
-        "403 unknown - somebody at 172.17.0.2",
+        "403 unknown - somebody at 172.17.0.2 (No \ufffd.)",
     ]
 
 
@@ -322,8 +327,8 @@ def test_what_was_asked_long_ago_is_forgotten() -> None:
     """The record does not grow, however long it runs and whatever is asked."""
     traffic = Traffic()
     for number in range(3_000):
-        traffic.observe(received(), TokenAsked("imds", f"r{number}"), 200)
-    traffic.observe(received(), None, 404)
+        traffic.observe(received(), TokenAsked("imds", f"r{number}"), Answer(200))
+    traffic.observe(received(), None, Answer(404))
     assert (len(traffic.last), len(traffic.news()), len(traffic.given), traffic.refused) == (12, 1_000, 1_000, 1)
     assert traffic.news() == []
 
@@ -337,7 +342,7 @@ def test_a_reader_who_has_gone_spoils_nothing() -> None:
 
     traffic = Traffic()
     with shown(traffic, None, Console(file=Gone(), force_terminal=False)):
-        traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
+        traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
     assert traffic.given == {VAULT: 1}
 
 
@@ -354,7 +359,7 @@ def test_a_reader_who_does_not_read_holds_up_nobody() -> None:
         try:
             with shown(traffic, None, Console(file=full, force_terminal=False)):
                 for _ in range(10_000):
-                    traffic.observe(received(), TokenAsked("app_service", VAULT), 200)
+                    traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
         finally:
             os.close(read)
             with suppress(BrokenPipeError):
@@ -451,10 +456,13 @@ def test_the_developers_token_for_any_program(tmp_path: Path) -> None:
         assert [(status, body["access_token"]) for status, body in given] == [(200, "opaque")] * 3
         assert {body["expires_on"] for _, body in given} == {str(int(END) + 1_000_000_000)}
         assert ask(variables["imds"], "resource=https://graph.microsoft.com")[0] == 403
+        status, body = ask(variables["app_service"] | {"IDENTITY_HEADER": "that of yesterday"})
+        assert (status, "load anew" in body["message"]) == (403, True)
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (0, "")
     assert f"[the developer's, not client_id {CLIENT_ID}]" in errors
+    assert "load anew" in errors
     assert len(az.asked) == 1
     assert not {"opaque", variables["app_service"]["IDENTITY_HEADER"]} & set(errors.split())
     assert "opaque" not in errors
@@ -537,6 +545,21 @@ def test_every_host_can_be_played(tmp_path: Path) -> None:
         assert leads_to(process)["entra"]["SSL_CERT_FILE"] == str(tmp_path / "ca.pem")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_nobody_can_be_told() -> None:
+    """Where its output cannot be written, it says so and ends."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123  (a device)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "aiomsi", "serve", "--emulate"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "cannot print what clients must set" in done.stderr
+
+
 def test_shells_can_read_it() -> None:
     """What is printed for a shell sets the variables there."""
     with serving("--emulate", "--play", "app_service") as process:
@@ -559,6 +582,7 @@ def test_shells_can_read_it() -> None:
         (["--emulate", "--play", "azure_ml", "--play", "cloud_shell"], 2, "different values of MSI_ENDPOINT"),
         (["--emulate", "--script", "moon"], 2, "moon"),
         (["--emulate", "--host-name", "a:80"], 2, "host name"),
+        (["--emulate", "--host-name", "*"], 2, "host name"),
         (["--emulate", "--socket", "/dev/null"], 1, "cannot serve app_service"),
     ],
 )

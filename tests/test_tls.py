@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
@@ -140,6 +141,14 @@ def test_what_is_named_but_cannot_be_read_is_an_error(tmp_path: Path, variable: 
         path.write_text(content)
     with pytest.raises(OSError, match=r"."):
         system_trust(among(**{variable: str(path)}))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes on this platform")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """A named pipe to which nobody writes is no file of authorities, and nobody waits at it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileNotFoundError):
+        system_trust(among(SSL_CERT_FILE=str(tmp_path / "pipe")))
 
 
 # What somebody else names

@@ -65,7 +65,6 @@ def token(resource: str, output: str, client_id: str | None, tenant: str | None,
     show_default=True,
     help="How many seconds each source may take.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Say on standard error what is being done.")
 def doctor(
     resource: str | None,
     client_id: str | None,
@@ -73,7 +72,6 @@ def doctor(
     timeout: int,
     *,
     as_json: bool,
-    verbose: bool,
 ) -> None:
     """Tell why a token for RESOURCE can or cannot be had here, and what to do.
 
@@ -81,7 +79,7 @@ def doctor(
     too that a service here would not come to; no secret is shown. The exit code is 0 if a service here would get a
     token.
     """
-    with interruptible(), logs_shown(shown=verbose):
+    with interruptible(), logs_shown(shown=False):
         from aiomsi._command_line.doctor.command import examined  # noqa: PLC0415  (for the same reason as below)
 
         report = examined(resource, client_id=client_id, tenant=tenant, limit=timeout, json=as_json)

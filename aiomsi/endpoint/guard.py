@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ class Guard:
     page whose name was made to lead here (DNS rebinding), since the Host header still holds that name. *host_names*
     are names, without a port, under which the endpoint is known beside its own address: "host.docker.internal".
 
-    Raises ValueError for a name that holds a port or is none.
+    *advice* is what those read whom a host would turn away without a word. Raises ValueError for a name that holds a
+    port or is none.
     """
 
-    def __init__(self, host_names: Iterable[str] = ()) -> None:
+    def __init__(self, host_names: Iterable[str] = (), *, advice: str = "The secret is missing or wrong.") -> None:
         self._names = frozenset(map(_checked, host_names))
+        self.advice = advice
 
     def __repr__(self) -> str:
         return f"Guard({sorted(self._names)!r})"
@@ -49,6 +52,6 @@ def _without_port(host: str) -> str:
 
 
 def _checked(name: str) -> str:
-    if not name or _without_port(name) != name or any(character in "/@, \t" for character in name):
+    if not re.fullmatch(r"[0-9A-Za-z_.-]+", name):
         raise ValueError(f"a host name is like 'host.docker.internal', without a port, not {name!r}")
     return name.lower()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _KEYS = PurePosixPath("/var/opt/azcmagent/tokens")
 _FEDERATED_TOKEN = PurePosixPath("/var/run/secrets/azure/tokens/azure-identity-token")
 _AUTHORITIES = PurePosixPath("/ca.pem")
+_MOST_KEYS = 100
 
 
 class Keyring:
@@ -57,6 +58,8 @@ class Keyring:
         key, path = secrets.token_urlsafe(48), _KEYS / f"{uuid.uuid4()}.key"
         await asyncio.to_thread(_write, self._place(path), key)
         self._keys[key] = path
+        if len(self._keys) > _MOST_KEYS:  # Nobody came back for the oldest one.
+            await self.spend_key(next(iter(self._keys)))
         return path
 
     async def spend_key(self, shown: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from .protocol import Host
     from .tokens import Issue, TokenAsked
 
-Observer: TypeAlias = "Callable[[ReceivedRequest, TokenAsked | None, int], object]"
-"""Told of each answer: the request, what it asked for if it did so properly, and the HTTP status."""
+Observer: TypeAlias = "Callable[[ReceivedRequest, TokenAsked | None, Answer], object]"
+"""Told of each answer: the request, what it asked for if it did so properly, and what it gets."""
 
 
 class Reception:
@@ -84,10 +85,11 @@ class Reception:
         await self._linger()
         hand_out = partial(self._answers.answer, host, verdict, step)
         if step is None:
-            response: web.StreamResponse = respond(await hand_out(), host.headers)
-        else:
-            response = await play(step, request, hand_out, host.headers)
-        self._tell(received, verdict, response.status)
+            reply = await hand_out()
+            self._tell(received, verdict, reply)
+            return respond(reply, host.headers)
+        response = await play(step, request, hand_out, host.headers)
+        self._tell(received, verdict, Answer(response.status))
         return response
 
     def _objection(self, received: ReceivedRequest, request: web.BaseRequest) -> Answer | None:
@@ -99,7 +101,9 @@ class Reception:
     async def _refuse(self, received: ReceivedRequest, refusal: Answer, always: Mapping[str, str]) -> web.Response:
         self.tally.refuse()
         await self._linger()
-        self._tell(received, None, refusal.status)
+        if self._guard is not None and not refusal.body:  # Who asks for real tokens is not left without a word.
+            refusal = replace(refusal, body={"statusCode": refusal.status, "message": self._guard.advice})
+        self._tell(received, None, refusal)
         return respond(refusal, always)
 
     async def _linger(self) -> None:
@@ -111,9 +115,9 @@ class Reception:
         if self._remembered is not None and len(record) > self._remembered:
             del record[0]
 
-    def _tell(self, received: ReceivedRequest, asked: TokenAsked | None, status: int) -> None:
+    def _tell(self, received: ReceivedRequest, asked: TokenAsked | None, answer: Answer) -> None:
         if self._observe is not None:
-            self._observe(received, asked, status)
+            self._observe(received, asked, answer)
 
 
 def _forbidden(status: int, message: str) -> Answer:

@@ -55,8 +55,8 @@ class IdentityEndpoint:
     Raises ValueError for arguments that make no sense. A closed endpoint may be started again, on the ports it had.
 
     *requests* are all requests in the order in which they came, or the last *remembered* of them; *token_requests* are
-    those among them that asked properly for a token. *observe* is called after each answer with the request, with what
-    it asked for if it did so properly, and with the HTTP status of the answer. *root* is where its hosts see the root
+    those among them that asked properly for a token. *observe* is called with each request, with what it asked for if
+    it did so properly, and with the answer that it gets. *root* is where its hosts see the root
     of the file system.
     """
 

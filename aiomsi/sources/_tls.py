@@ -66,6 +66,8 @@ def system_trust(surroundings: Surroundings) -> ssl.SSLContext | None:
     file, folder = surroundings.get("SSL_CERT_FILE"), surroundings.get("SSL_CERT_DIR")
     if not file and not folder:
         return None
+    if file and not Path(file).is_file():  # A pipe would be waited for without end.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
     # OpenSSL itself would pass over a folder that is not there, and then believe nobody.
     if folder and not any(Path(part).is_dir() for part in folder.split(os.pathsep)):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aiomsi.sources._surroundings import Surroundings
 
 __all__ = [
+    "MAX_PARALLEL",
     "Tool",
     "ask",
     "check_option",
@@ -35,6 +36,9 @@ __all__ = [
     "printed_token",
     "secrets_in",
 ]
+
+MAX_PARALLEL = 8
+"""How many programs of one tool run at the same time: each takes a second of a processor, and a hundred megabytes."""
 
 # What a command line takes on every platform without any quoting (`az` is a batch file on Windows), and a script of
 # PowerShell between single quotes.

@@ -9,6 +9,7 @@ from aiomsi._errors import AiomsiError, EndpointError, SourceUnavailableError, T
 from aiomsi.sources._azure_cli_profile import AzureCLIProfile
 from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources._tools import (
+    MAX_PARALLEL,
     Tool,
     ask,
     check_option,
@@ -48,6 +49,7 @@ class AzureCLI:
     """
 
     name = AZ.source
+    max_parallel = MAX_PARALLEL
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiomsi._errors import AiomsiError, EndpointError, SourceUnavailableError, TokenRefusedError
 from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources._tools import (
+    MAX_PARALLEL,
     Tool,
     ask,
     check_option,
@@ -51,6 +52,7 @@ class AzureDeveloperCLI:
     """
 
     name = _AZD.source
+    max_parallel = MAX_PARALLEL
     chooses_tenant = True
 
     def __init__(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiomsi._errors import AiomsiError, SourceUnavailableError, TokenRefusedError
 from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources._tools import (
+    MAX_PARALLEL,
     Tool,
     ask,
     check_option,
@@ -69,6 +70,7 @@ class AzurePowerShell:
     """
 
     name = _PWSH.source
+    max_parallel = MAX_PARALLEL
     chooses_tenant = True
 
     def __init__(

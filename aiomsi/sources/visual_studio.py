@@ -21,6 +21,7 @@ from aiomsi._errors import (
 from aiomsi.sources._files import UnfitFileError, read_small
 from aiomsi.sources._surroundings import Surroundings
 from aiomsi.sources._tools import (
+    MAX_PARALLEL,
     Tool,
     ask,
     check_option,
@@ -57,6 +58,7 @@ class VisualStudio:
     """
 
     name = _VISUAL_STUDIO.source
+    max_parallel = MAX_PARALLEL
     chooses_tenant = True
 
     def __init__(

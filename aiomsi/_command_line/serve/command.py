@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _DAY = 86_400.0
+_ADVICE = (
+    "The secret is missing or wrong: aiomsi serve makes a new one each time that it is started, so load anew what it"
+    " prints."
+)
 _GRACE = 5.0  # Seconds for the requests under way, when it is told to end.
 
 
@@ -52,7 +56,10 @@ async def serve(options: ServeOptions, announce: Callable[[Variables], object]) 
         name = conflict(variables)
         if name is not None and options.output != "json":
             raise ValueError(f"the protocols played want different values of {name}; choose one, or --output json")
-        announce(variables)
+        try:
+            announce(variables)
+        except OSError as error:
+            raise AiomsiError(f"cannot print what clients must set: {error}") from error
         introduction(options, variables)
         with shown(traffic, None if provider is None else provider.statistics):
             await ended.wait()
@@ -83,7 +90,7 @@ async def _open(options: ServeOptions, issue: Issue, traffic: Traffic, stack: As
             port=port,
             unix_socket=options.socket,
             beyond_loopback=options.beyond_loopback,
-            guard=Guard(options.names),
+            guard=Guard(options.names, advice=_ADVICE),
             hosts=hosts,
             root=root,
             latency=options.latency or 0.0,

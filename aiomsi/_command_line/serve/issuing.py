@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiomsi import AiomsiError, EndpointError, MalformedResponseError, TokenRefusedError
+from aiomsi._resource import resource_of
 from aiomsi.endpoint import IssueRefused, TokenGiven
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ def tokens_of(provider: TokenProvider, *, tenant_id: str | None = None) -> Issue
 
 
 def only(resources: Iterable[str], issue: Issue) -> Issue:
-    """Return *issue*, for *resources* alone, with or without a slash at the end."""
-    allowed = {resource.rstrip("/") for resource in resources}
+    """Return *issue*, for *resources* alone, each with or without one slash at its end."""
+    stems = [resource_of(resource).removesuffix("/") for resource in resources]
+    allowed = {*stems, *(f"{stem}/" for stem in stems)}
 
     async def issue_if_allowed(asked: TokenAsked) -> TokenGiven:
-        if asked.resource.removesuffix("/.default").rstrip("/") not in allowed:
-            message = f"This endpoint gives out no tokens for {asked.resource!r}; start it with --allow to have them."
+        if asked.resource.removesuffix("/.default") not in allowed:
+            message = f"This endpoint gives out tokens for {', '.join(stems)} alone, as its --allow says."
             raise IssueRefused(403, "resource_not_allowed", message)
         return await issue(asked)
 

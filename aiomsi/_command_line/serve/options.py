@@ -6,7 +6,10 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aiomsi._resource import resource_of
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = ["DOCKER_NAME", "ServeOptions", "problem"]
@@ -65,7 +68,17 @@ class ServeOptions:
 
 def problem(options: ServeOptions) -> str | None:
     """Return what is wrong with *options* and what to do about it, or None."""
-    return _wrong_protocols(options) or _wrong_address(options) or _wrong_socket(options)
+    found = (_wrong_resource(options.allow), _wrong_protocols(options), _wrong_address(options), _wrong_socket(options))
+    return next(filter(None, found), None)
+
+
+def _wrong_resource(allowed: Iterable[str]) -> str | None:
+    for resource in allowed:
+        try:
+            resource_of(resource)
+        except ValueError as error:
+            return f"--allow: {error}"
+    return None
 
 
 def _wrong_protocols(options: ServeOptions) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from aiomsi.endpoint import ReceivedRequest, TokenAsked
+    from aiomsi.endpoint import Answer, ReceivedRequest, TokenAsked
 
 __all__ = ["Entry", "Traffic", "printable"]
 
@@ -19,7 +20,7 @@ _MOST_RESOURCES = 1_000
 _LONGEST = 200  # Characters of what a client says of itself or wants.
 
 
-Seen: TypeAlias = "tuple[ReceivedRequest, TokenAsked | None, int]"
+Seen: TypeAlias = "tuple[ReceivedRequest, TokenAsked | None, Answer]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Entry:
     identity: str | None
     """The identity that it selected, such as "client_id 1111…", or None if it took what there is."""
     status: int
+    reason: str | None
+    """Why there was no token."""
 
 
 class Traffic:
@@ -51,12 +54,12 @@ class Traffic:
         """The last requests."""
         return [_entry(*seen) for seen in self._last.copy()]
 
-    def observe(self, received: ReceivedRequest, asked: TokenAsked | None, status: int) -> None:
+    def observe(self, received: ReceivedRequest, asked: TokenAsked | None, answer: Answer) -> None:
         """Take in one request that was answered."""
-        seen = received, asked, status
+        seen = received, asked, answer
         self._last.append(seen)
         self._news.append(seen)
-        if status != _OK or asked is None:
+        if answer.status != _OK or asked is None:
             self.refused += 1
         elif asked.resource in self.given or len(self.given) < _MOST_RESOURCES:
             self.given[asked.resource] += 1
@@ -69,8 +72,8 @@ class Traffic:
         return found
 
 
-def _entry(received: ReceivedRequest, asked: TokenAsked | None, status: int) -> Entry:
-    """Return what there is to say of a request that was answered with *status*."""
+def _entry(received: ReceivedRequest, asked: TokenAsked | None, answer: Answer) -> Entry:
+    """Return what there is to say of a request that got *answer*."""
     product = received.headers.get("user-agent", "").split(" ")[0]
     where = "" if received.remote in _HERE else f" at {received.remote}"
     return Entry(
@@ -79,8 +82,19 @@ def _entry(received: ReceivedRequest, asked: TokenAsked | None, status: int) -> 
         protocol=received.host or "unknown",
         resource=printable(asked.resource if asked else received.resource or "-"),
         identity=printable(f"{asked.identity_kind} {asked.identity}") if asked and asked.identity else None,
-        status=status,
+        status=answer.status,
+        reason=None if answer.status == _OK else _reason(answer),
     )
+
+
+def _reason(answer: Answer) -> str | None:
+    """Return what *answer* says, in whichever of the hosts' shapes it does."""
+    said = answer.body if isinstance(answer.body, Mapping) else {}
+    nested = said.get("error")
+    where = (said, nested if isinstance(nested, Mapping) else {})
+    found = (part.get(name) for part in where for name in ("message", "exceptionMessage", "error_description"))
+    text = next((text for text in found if isinstance(text, str)), None)
+    return None if text is None else printable(text.replace("\n", " "))
 
 
 def printable(text: str) -> str:

@@ -105,14 +105,17 @@ def _lines(traffic: Traffic, selected: str, file: IO[str]) -> Iterator[None]:
 def _line(request: Entry, selected: str) -> str:
     # What a client may choose comes after what it may not, so that it cannot look like another line.
     words = [_clock(request.at), str(request.status), request.protocol, request.resource, request.client]
-    return " ".join([*words, *([f"[{selected.format(request.identity)}]"] if request.identity else [])])
+    words += [f"[{selected.format(request.identity)}]"] if request.identity else []
+    words += [f"({request.reason})"] if request.reason else []
+    return " ".join(words)
 
 
 def _requests(traffic: Traffic, selected: str) -> Table:
     table = _table("last requests", "client", "protocol", "resource", "identity", "answer")
     for request in traffic.last:
         identity = selected.format(request.identity) if request.identity else "default"
-        answer = Text(str(request.status), style="green" if request.status == _GOOD else "red")
+        said = f"{request.status} {request.reason or ''}".rstrip()
+        answer = Text(said, style="green" if request.status == _GOOD else "red")
         cells = (_clock(request.at), request.client, request.protocol, request.resource, identity)
         table.add_row(*map(Text, cells), answer)
     total = f"{traffic.given.total():,} tokens given, {traffic.refused:,} refused"
