@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from kerberos_realm import HINT, lacking
 
 pytest.importorskip("azure.identity", reason="the benchmarks compare with azure-identity, which is not installed")
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NEEDS_A_SHELL = pytest.mark.skipif(sys.platform == "win32", reason="the program run there is a shell script")
+
+NEEDS_KERBEROS = (pytest.mark.kerberos, pytest.mark.skipif(lacking() is not None, reason=HINT))
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,7 @@ NEEDS_A_SHELL = pytest.mark.skipif(sys.platform == "win32", reason="the program 
         "refresh",
         pytest.param("detection", marks=NEEDS_A_SHELL),
         pytest.param("serve", marks=NEEDS_A_SHELL),
+        pytest.param("integrated", marks=NEEDS_KERBEROS),
     ],
 )
 def test_a_quick_run_counts_what_it_should(name: str, tmp_path: Path) -> None:

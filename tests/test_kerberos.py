@@ -16,7 +16,7 @@ import pytest
 
 from aiomsi import AiomsiError, EndpointError, SourceUnavailableError, TokenRefusedError
 from aiomsi.sources import IntegratedAuth, Surroundings, TokenRequest
-from aiomsi.sources._kerberos import _apart, _meaning, begin, logged_in_user
+from aiomsi.sources._kerberos import _apart, _failures, _library, _meaning, begin, logged_in_user
 from aiomsi.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -137,6 +137,16 @@ async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, clock: ManualC
             TokenRequest(VAULT, clock=clock)
         )
     assert (caught.value.resource, caught.value.source) == (VAULT, "integrated")
+
+
+def test_windows_needs_no_libraries_of_kerberos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the system brings it, and only pyspnego has to be there."""
+    spnego = pytest.importorskip("spnego")
+    monkeypatch.setattr(sys, "platform", "win32")
+    for name in ("gssapi", "krb5"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert _library() is spnego
+    assert _failures() == (spnego.exceptions.SpnegoError,)
 
 
 class Windows:

@@ -69,9 +69,9 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 ENDPOINT_LAYERS: list[set[str]] = [
-    {"certificate", "gate", "hits", "listening", "received", "thread", "tokens"},
+    {"certificate", "domains", "gate", "hits", "listening", "received", "thread", "tokens"},
     {"faults", "guard", "keyring"},
-    {"playing", "protocol", "script"},
+    {"entra_users", "playing", "protocol", "script"},
     {"answers", "app_service", "entra", "imds", "service_fabric", "spelling"},
     {"hosts", "reception"},
     {"server"},

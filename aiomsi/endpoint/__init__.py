@@ -3,6 +3,7 @@
 It imports nothing else of aiomsi, so that a client and this endpoint cannot be wrong in the same way.
 """
 
+from .domains import Domains
 from .faults import Answer, Drip, Expired, Hang, Huge, Refused, Reset, Skewed, Slow, Step, Truncated
 from .gate import Gate
 from .guard import Guard
@@ -16,6 +17,7 @@ from .tokens import IssueRefused, TokenAsked, TokenGiven
 
 __all__ = [
     "Answer",
+    "Domains",
     "Drip",
     "During",
     "Expired",

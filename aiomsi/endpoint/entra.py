@@ -1,4 +1,4 @@
-"""Entra's token endpoint, as far as an application with a secret or an assertion needs it.
+"""Entra's token endpoint, as far as applications and federated users need it.
 
 Sources: Microsoft documentation, "OAuth 2.0 client credentials flow on the Microsoft identity platform", "Microsoft
 Entra authentication and authorization error codes"; RFC 6749 and RFC 7523.
@@ -12,6 +12,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from .entra_users import SAML_GRANTS, user_of, without_openid
 from .faults import Answer
 from .protocol import fields, refresh_in, retry_after, seconds_left
 from .received import first_of
@@ -33,6 +34,7 @@ _SERVER_ERROR = 500
 # What OAuth calls Entra's errors; others are named by their status.
 _NAMES = {
     "50001": "invalid_resource",
+    "50008": "invalid_grant",
     "500011": "invalid_resource",
     "70003": "unsupported_grant_type",
     "70011": "invalid_scope",
@@ -50,8 +52,10 @@ _WORDS = {
 
 
 async def door(received: ReceivedRequest, keyring: Keyring) -> Answer | None:
-    """Want exactly one proof that is good: a secret or an assertion."""
+    """Want exactly one proof of an application that is good, a secret or an assertion; a user's word is no proof."""
     form = first_of(received.form)
+    if form.get("grant_type") in SAML_GRANTS:
+        return None
     secret, assertion = form.get("client_secret"), form.get("client_assertion")
     if secret and assertion:
         raise IssueRefused(400, "AADSTS9002313", "Both 'client_secret' and 'client_assertion' were sent.")
@@ -65,33 +69,36 @@ async def door(received: ReceivedRequest, keyring: Keyring) -> Answer | None:
     return None
 
 
-def question(host: Host, received: ReceivedRequest) -> TokenAsked:
-    """Return which application asks for which resource in which tenant."""
+def question(host: Host, received: ReceivedRequest, keyring: Keyring) -> TokenAsked:
+    """Return which application asks for which resource in which tenant, and in whose name."""
     given = fields(host, received)
-    for name in ("client_id", "grant_type", "scope"):
+    for_user = given.get("grant_type") in SAML_GRANTS
+    for name in ("client_id", "grant_type", "scope", *(["assertion"] if for_user else [])):
         if not given.get(name):
             message = f"The request body must contain the following parameter: '{name}'."
             raise IssueRefused(400, "AADSTS900144", message)
-    if given["grant_type"] != "client_credentials":
+    if not for_user and given["grant_type"] != "client_credentials":
         raise IssueRefused(400, "AADSTS70003", f"The app requested an unsupported grant type {given['grant_type']!r}.")
-    scope = _SCOPE.fullmatch(given["scope"])
+    scope = _SCOPE.fullmatch(without_openid(given["scope"]) if for_user else given["scope"])
     if scope is None:
         message = f"The provided value for the input parameter 'scope' is not valid: {given['scope']!r}."
         raise IssueRefused(400, "AADSTS70011", f"{message} It must be one resource followed by '/.default'.")
     if not _is_json(given.get("claims", "{}")):
         raise IssueRefused(400, "AADSTS9002313", "The parameter 'claims' is not JSON.")
     tenant_id = received.path.split("/")[1]
-    return TokenAsked(host.name, scope[1], "client_id", given["client_id"], tenant_id)
+    user = user_of(given, keyring) if for_user else None
+    return TokenAsked(host.name, scope[1], "client_id", given["client_id"], tenant_id, user)
 
 
-def body(_host: Host, _asked: TokenAsked, given: TokenGiven, now: float) -> Body:
-    """Write how long the token is good, as numbers."""
+def body(_host: Host, asked: TokenAsked, given: TokenGiven, now: float) -> Body:
+    """Write how long the token is good, as numbers; and what it may be used for, if it is a user's."""
     lifetime = seconds_left(given, now)
     return {
         "token_type": "Bearer",
         "expires_in": lifetime,
         "ext_expires_in": lifetime,
         **refresh_in(given),
+        **({} if asked.user is None else {"scope": f"{asked.resource}/user_impersonation {asked.resource}/.default"}),
         "access_token": given.token,
     }
 

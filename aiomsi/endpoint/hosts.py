@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from . import app_service, entra, imds, service_fabric
+from . import app_service, entra, entra_users, imds, service_fabric
 from .keyring import Keyring
 from .protocol import Host
 
@@ -107,6 +107,7 @@ _ENTRA = Host(
     method="POST",
     tls=True,
     prepare=Keyring.rotate_federated_token,
+    pages={"/common/userrealm/*": entra_users.user_realm},
     door=entra.door,
     question=entra.question,
     body=entra.body,

@@ -1,4 +1,4 @@
-"""What opens the doors of the hosts: the secret, the key files of Azure Arc, and the federated token for Entra."""
+"""What opens the doors of the hosts: the secret, Azure Arc's key files, and what Entra takes instead of a secret."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import uuid
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
+from .domains import Domains
 from .tokens import fake_service_account_token
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Keyring:
     def __init__(self, root: Path | None, wall: Callable[[], float]) -> None:
         self.secret = secrets.token_urlsafe(32)
         self.federated_token: str | None = None
+        self.domains = Domains()
         self._root = None if root is None else root.absolute()
         self._wall = wall
         self._keys: dict[str, PurePosixPath] = {}

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 Body: TypeAlias = dict[str, str | int]
 Door: TypeAlias = Callable[[ReceivedRequest, Keyring], Awaitable[Answer | None]]
+Page: TypeAlias = Callable[[ReceivedRequest, Keyring], Answer]
 
 
-def named_identity(host: Host, received: ReceivedRequest) -> TokenAsked:
+def named_identity(host: Host, received: ReceivedRequest, _keyring: Keyring) -> TokenAsked:
     """Return the question of the managed identity protocols: a resource, and at most one selector of an identity."""
     given = fields(host, received)
     if not given.get("resource"):
@@ -65,11 +66,13 @@ class Host:
     """Makes its files before it is first asked; such a host is not played without a root to put them below."""
     door: Door
     """Looks at everything but the question; returns an answer of its own to turn the request away, or None."""
-    question: Callable[[Host, ReceivedRequest], TokenAsked] = named_identity
+    question: Callable[[Host, ReceivedRequest, Keyring], TokenAsked] = named_identity
     body: Callable[[Host, TokenAsked, TokenGiven, float], Body]
     """Writes what is given at that time."""
     refusal: Callable[[IssueRefused, float], Answer]
     """Writes what is refused at that time."""
+    pages: Mapping[str, Page] = field(default_factory=dict)
+    """What it tells by GET to whoever asks, by path; a segment "*" stands for any one."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The headers of all of its answers."""
 
@@ -77,7 +80,7 @@ class Host:
 def recognise(rows: Iterable[Host], request: web.BaseRequest, now: float) -> Host | Answer:
     """Return the host that *request* speaks to, or how to turn it away at the moment *now*."""
     tls, path = request.scheme == "https", request.path.removesuffix("/")
-    here = [row for row in rows if row.tls == tls and (row.path == path or _serves(row, path))]
+    here = [row for row in rows if row.tls == tls and any(_matches(own, path) for own in (row.path, *row.pages))]
     if not here:
         return Answer(404)
     version = request.query.get("api-version")
@@ -91,13 +94,17 @@ def recognise(rows: Iterable[Host], request: web.BaseRequest, now: float) -> Hos
 
 
 async def admit(host: Host, received: ReceivedRequest, keyring: Keyring) -> TokenAsked | Answer:
-    """Return what *received* asks for, or the refusal if it does not ask as *host* wants to be asked."""
+    """Return what *received* asks for, or the answer if that is no token, or not asked as *host* wants to be asked."""
     now = received.received_at
-    if received.method != host.method:
-        refusal = host.refusal(IssueRefused(405, "method_not_allowed", f"Only {host.method} is allowed."), now)
-        return replace(refusal, headers={**refusal.headers, "Allow": host.method})
+    page = next((page for path, page in host.pages.items() if _matches(path, received.path)), None)
+    method = host.method if page is None else "GET"
+    if received.method != method:
+        refusal = host.refusal(IssueRefused(405, "method_not_allowed", f"Only {method} is allowed."), now)
+        return replace(refusal, headers={**refusal.headers, "Allow": method})
+    if page is not None:
+        return page(received, keyring)
     try:
-        return await host.door(received, keyring) or host.question(host, received)
+        return await host.door(received, keyring) or host.question(host, received, keyring)
     except IssueRefused as refused:
         return host.refusal(refused, now)
 
@@ -132,10 +139,8 @@ def retry_after(refused: IssueRefused) -> dict[str, str]:
     return {} if refused.retry_after is None else {"Retry-After": str(math.ceil(refused.retry_after))}
 
 
-def _serves(row: Host, path: str) -> bool:
-    if "*" not in row.path:
-        return False
-    wanted, asked = row.path.split("/"), path.split("/")
+def _matches(own: str, path: str) -> bool:
+    wanted, asked = own.split("/"), path.split("/")
     return len(wanted) == len(asked) and all(
         want == segment or (want == "*" and segment) for want, segment in zip(wanted, asked, strict=True)
     )

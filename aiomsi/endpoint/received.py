@@ -47,7 +47,8 @@ class ReceivedRequest:
     def resource(self) -> str | None:
         """What a token was asked for, be it by query or form, as resource or as scope."""
         given = first_of(self.query + self.form)
-        return given.get("resource") or given.get("scope", "").removesuffix("/.default") or None
+        scope = given.get("scope", "").partition(" ")[0]  # What comes after it is about the user.
+        return given.get("resource") or scope.removesuffix("/.default") or None
 
     @property
     def parameters(self) -> dict[str, str]:

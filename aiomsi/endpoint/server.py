@@ -56,8 +56,8 @@ class IdentityEndpoint:
 
     *requests* are all requests in the order in which they came, or the last *remembered* of them; *token_requests* are
     those among them that asked properly for a token. *observe* is called with each request, with what it asked for if
-    it did so properly, and with the answer that it gets. *root* is where its hosts see the root
-    of the file system.
+    it did so properly, and with the answer that it gets. *root* is where its hosts see the root of the file system.
+    *domains* are those whose users "entra" knows: `endpoint.domains.federate(…)`, `.manage(…)`.
     """
 
     root: Path
@@ -95,6 +95,7 @@ class IdentityEndpoint:
         if unix_socket is not None and any(row.tls for row in self._rows):
             raise ValueError("unix_socket must be None to play a host that is asked over TLS")
         self._keyring = Keyring(root, wall)
+        self.domains = self._keyring.domains
         self.root = Path("/") if root is None else root
         self._certificate: Certificate | None = None
         self._prepared = False

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import secrets
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -32,7 +33,8 @@ class TokenAsked:
     """A well-formed request for a token: by which *host*'s protocol, for which *resource*, as which identity.
 
     *identity_kind* and *identity* are None where the system-assigned identity is meant. *tenant_id* is the tenant, a
-    GUID or a domain, where the protocol names one, as Entra's does.
+    GUID or a domain, where the protocol names one, as Entra's does. *user* is the user principal name of the user in
+    whose name the application *identity* asks; None if it asks in its own.
     """
 
     host: str
@@ -40,6 +42,7 @@ class TokenAsked:
     identity_kind: IdentityKind | None = None
     identity: str | None = None
     tenant_id: str | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def fake_tokens(wall: Callable[[], float], lifetime: float) -> Issue:
 
     async def issue(asked: TokenAsked) -> TokenGiven:
         now = wall()
-        whose = _user() if asked.host in _USERS_HOSTS else _application(asked)
+        whose = _application(asked) if _is_application(asked) else _user(asked)
         claims = _claims(asked, now, now + lifetime) | whose
         return TokenGiven(_unsigned(claims), now + lifetime, client_id=whose.get("appid"))
 
@@ -157,14 +160,25 @@ def _application(asked: TokenAsked) -> dict[str, str]:
     return claims | ({"xms_mirid": named["resource_id"]} if "resource_id" in named else {})
 
 
-def _user() -> dict[str, str]:
-    return {
+def _is_application(asked: TokenAsked) -> bool:
+    return asked.user is None and asked.host not in _USERS_HOSTS
+
+
+def _user(asked: TokenAsked) -> dict[str, str]:
+    object_id = _USER_OBJECT_ID if asked.user is None else _object_id(asked.user)
+    claims = {
         "idtyp": "user",
-        "oid": _USER_OBJECT_ID,
+        "oid": object_id,
         "scp": "user_impersonation",
-        "sub": _USER_OBJECT_ID,
-        "upn": _USER_NAME,
+        "sub": object_id,
+        "upn": asked.user or _USER_NAME,
     }
+    return claims | ({"appid": asked.identity} if asked.identity else {})
+
+
+def _object_id(user: str) -> str:
+    """Return the object id of *user*, which is always the same one, and nobody else's."""
+    return f"fa4efa4e-{str(uuid.uuid5(uuid.NAMESPACE_URL, user.lower()))[9:]}"
 
 
 def _unsigned(claims: Mapping[str, object]) -> str:

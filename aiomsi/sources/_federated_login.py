@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from aiomsi._errors import AiomsiError, MalformedResponseError, SecurityError, SourceUnavailableError, TokenRefusedError
+from aiomsi._errors import (
+    AiomsiError,
+    MalformedResponseError,
+    SecurityError,
+    SourceUnavailableError,
+    TokenRefusedError,
+    without_frames,
+)
 from aiomsi.sources._entra import public_peer
 from aiomsi.sources._kerberos import begin
 from aiomsi.sources._messages import Request
@@ -23,6 +30,7 @@ from aiomsi.sources._ws_trust import assertion_in, fault_in, request_for, window
 
 if TYPE_CHECKING:
     from aiomsi._source import TokenRequest
+    from aiomsi.sources._kerberos import Handshake
     from aiomsi.sources._messages import Answer
     from aiomsi.sources._surroundings import Surroundings
     from aiomsi.sources._ws_trust import Assertion, WindowsTransport
@@ -79,20 +87,16 @@ class FederatedLogin:
         clock, deadline = self.request.clock, self.request.deadline
         host = urlsplit(transport.address).hostname or ""
         handshake = await begin(host, self.surroundings.get("KRB5CCNAME"), clock, deadline)
-        headers = {
-            "Accept": _XML,
-            "Authorization": f"Negotiate {handshake.token}",
-            "Content-Type": "application/soap+xml; charset=utf-8",
-            "SOAPAction": transport.version.action,
-        }
-        envelope = request_for(transport, audience, str(uuid.uuid4()))
-        sent = Request(transport.address, headers, "POST", envelope, (handshake.token,))
+        sent = _question(transport, audience, handshake)
         answer = await self._send(sent)
         if answer.status != 200:
             raise self._refusal(host, sent, answer)
         # Before anything of the answer is believed.
         await handshake.finish(answer.headers.get("www-authenticate"), clock, deadline)
-        return assertion_in(answer.body, transport.version)
+        try:
+            return assertion_in(answer.body, transport.version)
+        except AiomsiError as error:
+            raise without_frames(error) from None  # They hold what may be the assertion.
 
     def _refusal(self, host: str, sent: Request, answer: Answer) -> AiomsiError:
         fault = fault_in(answer.body)
@@ -126,6 +130,17 @@ class FederatedLogin:
         peer = await public_peer(sent.url, self.surroundings, self.source)
         async with connect(sent.url, source=self.source, clock=self.request.clock, peer=peer) as line:
             return await line.send(sent, _ATTEMPT_LIMIT, deadline=self.request.deadline, largest=_LARGEST_DOCUMENT)
+
+
+def _question(transport: WindowsTransport, audience: str, handshake: Handshake) -> Request:
+    headers = {
+        "Accept": _XML,
+        "Authorization": f"Negotiate {handshake.token}",
+        "Content-Type": "application/soap+xml; charset=utf-8",
+        "SOAPAction": transport.version.action,
+    }
+    envelope = request_for(transport, audience, str(uuid.uuid4()))
+    return Request(transport.address, headers, "POST", envelope, (handshake.token,))
 
 
 def _not_federated(user: str, kind: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import re
 import sys
 from contextlib import suppress
@@ -108,11 +107,15 @@ def _begun(host: str, cache: str | None) -> Handshake:
 def _is_proven(context: Any, answer: str) -> bool:
     spnego = _library()
     scheme, _, text = answer.strip().partition(" ")
-    if scheme.lower() == "negotiate":
-        # What is wrong with the proof makes no difference: the handshake is not complete.
-        with suppress(binascii.Error, *_failures()):
-            context.step(base64.b64decode(text.strip(), validate=True))
-    return bool(context.complete and context.context_attr & spnego.ContextReq.mutual_auth)
+    if scheme.lower() != "negotiate":
+        return False
+    try:
+        context.step(base64.b64decode(text.strip(), validate=True))
+        # SPNEGO calls itself complete because the server says so. Only Kerberos has the key, and only once it has seen
+        # the proof.
+        return bool(context.complete and context.context_attr & spnego.ContextReq.mutual_auth and context.session_key)
+    except Exception:  # noqa: BLE001  # On a senseless answer, pyspnego raises whatever comes; nothing is proven then.
+        return False
 
 
 def _ticket_owner(cache: str | None) -> str:
