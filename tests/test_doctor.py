@@ -832,3 +832,12 @@ async def test_variables_with_another_use_are_no_half_names(machine: Machine, va
     """A tenant alone is for the application of the environment, for instance."""
     machine.environ |= variables
     assert not [advice for advice in (await machine.examine()).advice if "would be asked if" in advice.why]
+
+
+async def test_a_login_that_was_chosen_and_is_not_there(machine: Machine) -> None:
+    """Where only one source is asked, what it is missing is the thing to do."""
+    machine.environ |= {"AzureServicesAuthConnectionString": "RunAs=CurrentUser", "KRB5CCNAME": "FILE:/nowhere"}
+    report = await machine.examine()
+    assert [(source.name, source.verdict) for source in report.sources] == [("integrated", "unavailable")]
+    (advice,) = [advice for advice in report.advice if advice.subject == "fix"]
+    assert advice.commands in (("kinit",), ("pip install 'aiomsi[integrated]'",))  # As the extra is there or not.

@@ -367,11 +367,14 @@ def test_codes_of_entra(code: str, command: str) -> None:
 
 
 def test_errors_of_other_sources_say_themselves_what_to_do() -> None:
-    """A tool that is there and fails is told in its own words; one that is absent needs nothing to be done."""
+    """A tool that is there and fails is told in its own words; one of many that is absent needs nothing to be done."""
     failed = ErrorFacts("TokenRefusedError", "no; run: azd auth login", "azure_developer_cli")
     absent = ErrorFacts("SourceUnavailableError", "not installed", "azure_developer_cli")
-    assert [advice.why for advice in advise(report(failed), ())] == ["no; run: azd auth login"]
-    assert advise(report(absent), ()) == ()
+    told = [(advice.why, advice.commands) for advice in advise(report(failed), ())]
+    assert told == [("no; run: azd auth login", ("azd auth login",))]
+    assert [advice.why for advice in advise(report(absent), ())] == ["not installed"]
+    among_others = report(absent)
+    assert advise(replace(among_others, sources=among_others.sources * 2), ()) == ()
 
 
 def test_a_host_that_is_throttling_says_no_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from aiomsi._command_line.doctor.azure_cli_advice import about_azure_cli
@@ -20,6 +21,7 @@ __all__ = ["advise"]
 
 _UNAVAILABLE = "SourceUnavailableError"
 _LOOK_AT_IMDS = 'curl --noproxy "*" -H Metadata:true "http://169.254.169.254/metadata/instance?api-version=2021-02-01"'
+_RUN = re.compile(r"run: (.+)$")
 _MACHINES = frozenset(
     {
         "app_service",
@@ -77,8 +79,8 @@ def _about_source(error: ErrorFacts, report: Report, switched_on: Sequence[str])
         yield known
     elif error.source in _MACHINES:
         yield from _about_machine(error, report, switched_on)
-    elif not absent:
-        yield fix(error.message)
+    elif not absent or len(report.sources) == 1:
+        yield fix(error.message, *_RUN.findall(error.message))
 
 
 def _about_machine(error: ErrorFacts, report: Report, switched_on: Sequence[str]) -> Iterator[Advice]:
