@@ -704,6 +704,7 @@ def test_an_ipv6_address_is_bracketed() -> None:
         ({"port": 65_536}, "65536"),
         ({"hosts": ("imds", "moon")}, "'moon'"),
         ({"hosts": ()}, "hosts must not be empty"),
+        ({"hosts": "imds"}, r"hosts must be a list such as \['imds'\]"),
         ({"lifetime": 0}, "lifetime"),
         ({"lifetime": float("inf")}, "inf"),
         ({"latency": -1}, "-1"),
@@ -727,5 +728,7 @@ def test_only_steps_make_a_script() -> None:
     """A class instead of an instance is caught before the first request."""
     with pytest.raises(TypeError, match="Hang"):
         IdentityEndpoint().script(Hang)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"write parse_step\('503'\)"):
+        IdentityEndpoint().script("503")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="500"):
         IdentityEndpoint().script(then=500)  # type: ignore[arg-type]

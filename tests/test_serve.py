@@ -374,7 +374,7 @@ def test_a_reader_who_does_not_read_holds_up_nobody() -> None:
         (ServeOptions(emulate=True), ["Serving fake tokens at http://a.example:80, until Ctrl-C."]),
         (ServeOptions(source="prod", socket=Path("/s")), ["Serving tokens of prod at /s, until Ctrl-C."]),
         (
-            ServeOptions(beyond_loopback=True),
+            ServeOptions(host="172.17.0.1", beyond_loopback=True),
             [
                 "Serving the developer's tokens at http://a.example:80, until Ctrl-C.",
                 "Other machines may get there too. What passes is not encrypted.",

@@ -132,6 +132,8 @@ def chosen(names: Iterable[str], *, date_text: bool, arc_ignores_selectors: bool
     Raises ValueError for a name that is not in the table, for none at all, and for one that needs a root without one.
     """
     known = {row.name: row for row in _TABLE}
+    if isinstance(names, str):
+        raise ValueError(f"hosts must be a list such as [{names!r}], not {names!r}")  # noqa: TRY004  (as for the others)
     rows = []
     for name in names:
         if name not in known:

@@ -89,7 +89,8 @@ def recognise(rows: Iterable[Host], request: web.BaseRequest, now: float) -> Hos
         for row in here:
             if row.version == wanted:
                 return row
-    message = f"The HTTP resource that matches the request URI does not support the API version {version!r}."
+    named = "a request without an api-version" if version is None else f"the API version {version!r}"
+    message = f"The HTTP resource that matches the request URI does not support {named}."
     return here[0].refusal(IssueRefused(400, "UnsupportedApiVersion", message), now)
 
 

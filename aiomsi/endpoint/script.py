@@ -103,7 +103,8 @@ def script_of(parts: Iterable[Step | Rule | None], then: Step | None) -> Script:
 def check_step(step: Step | None) -> Step | None:
     """Return *step*, or raise TypeError for what is none."""
     if step is not None and not isinstance(step, get_args(Step)):
-        raise TypeError(f"{step!r} is not a step; did you mean to call it?")
+        remedy = f"write parse_step({step!r})" if isinstance(step, str) else "did you mean to call it?"
+        raise TypeError(f"{step!r} is not a step; {remedy}")
     return step
 
 

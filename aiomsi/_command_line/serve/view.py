@@ -47,7 +47,7 @@ def introduction(options: ServeOptions, variables: Variables, console: Console |
     lines = [f"Serving {what} at {where}, until Ctrl-C."]
     if "imds" in variables and not options.emulate:
         lines.append(f"IMDS has no secret: every program that gets there may have {', '.join(options.allow)}.")
-    if options.beyond_loopback:
+    if options.beyond_loopback and options.host not in ("127.0.0.1", "::1"):
         lines.append("Other machines may get there too. What passes is not encrypted.")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
