@@ -2,8 +2,8 @@
 
     python _constant.py handler|protocol
 
-reads what to say as a line of JSON, prints its URL, and serves until standard input ends. The handler is one of
-aiohttp's, without an application around it; the protocol does not even read what it is asked.
+reads what to say as a line of JSON, prints its URL, and serves until standard input ends. The handler is the one route
+of an aiohttp application that logs no access; the protocol does not even read what it is asked.
 """
 
 from __future__ import annotations
@@ -24,24 +24,34 @@ def main() -> None:
     """Serve until standard input ends."""
     stay_on_loopback()
     body = json.dumps(json.loads(sys.stdin.readline())).encode()
-    asyncio.run(_serve(_protocol(body) if sys.argv[1] == "protocol" else _handler(body)))
+    asyncio.run(_serve_protocol(body) if sys.argv[1] == "protocol" else _serve_handler(body))
 
 
-async def _serve(make_protocol: Callable[[], Callable[[], asyncio.BaseProtocol]]) -> None:
-    server = await asyncio.get_running_loop().create_server(make_protocol(), "127.0.0.1", 0, backlog=1024)
-    async with server:
-        print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
-def _handler(body: bytes) -> Callable[[], Callable[[], asyncio.BaseProtocol]]:
-    async def handle(_: web.BaseRequest) -> web.Response:
+async def _serve_handler(body: bytes) -> None:
+    async def handle(_: web.Request) -> web.Response:
         return web.Response(body=body, content_type="application/json")
 
-    return lambda: web.Server(handle, access_log=None)
+    application = web.Application()
+    application.router.add_get("/msi/token", handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    await _until_the_end(runner.addresses[0][1])
+    await runner.cleanup()
 
 
-def _protocol(body: bytes) -> Callable[[], Callable[[], asyncio.BaseProtocol]]:
+async def _serve_protocol(body: bytes) -> None:
+    server = await asyncio.get_running_loop().create_server(_protocol(body), "127.0.0.1", 0, backlog=1024)
+    async with server:
+        await _until_the_end(server.sockets[0].getsockname()[1])
+
+
+async def _until_the_end(port: int) -> None:
+    print(f"http://127.0.0.1:{port}", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+def _protocol(body: bytes) -> Callable[[], asyncio.BaseProtocol]:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     class Protocol(asyncio.Protocol):
@@ -52,7 +62,7 @@ def _protocol(body: bytes) -> Callable[[], Callable[[], asyncio.BaseProtocol]]:
             if data.endswith(b"\r\n\r\n"):
                 self._transport.write(answer)
 
-    return lambda: Protocol
+    return Protocol
 
 
 if __name__ == "__main__":

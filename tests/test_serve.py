@@ -43,7 +43,7 @@ from aiomsi._command_line.serve.variables import FORMATS, conflict, renamed
 from aiomsi._command_line.serve.view import introduction, shown
 from aiomsi.endpoint import Answer, IssueRefused, ReceivedRequest, TokenAsked
 from aiomsi.sources import AzureCLI
-from aiomsi.testing import ScriptedSource
+from aiomsi.testing import ManualClock, ScriptedSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -187,6 +187,45 @@ async def test_the_tenant_is_passed_on() -> None:
     assert source.requests[0].tenant_id == "contoso.example"
 
 
+async def test_a_token_is_given_out_until_the_provider_has_another_one() -> None:
+    """While a token is fresh the same is given out, and that counts as use; a refreshed one takes its place at once."""
+    clock = ManualClock()
+    source = ScriptedSource(lifetime=7200)
+    async with TokenProvider(source, clock=clock) as provider:
+        issue, asked = tokens_of(provider), TokenAsked("app_service", VAULT)
+        first = await issue(asked)
+        assert await issue(asked) is first
+        await clock.advance(3600)
+        second = await issue(asked)
+        assert (first.token, second.token) == ("token-1", "token-2")
+        assert await issue(asked) is second
+        await clock.advance(3600)
+        assert (await issue(asked)).token == "token-3"
+    with pytest.raises(IssueRefused, match="closed"):
+        await issue(asked)
+
+
+async def test_the_token_of_the_tenant_is_the_only_one_given() -> None:
+    """A token that the provider holds for its usual tenant is not given out for another one."""
+    source = ScriptedSource(chooses_tenant=True)
+    async with TokenProvider(source) as provider:
+        issue = tokens_of(provider, tenant_id="contoso.example")
+        usual = await provider.token(VAULT)
+        given = [(await issue(TokenAsked("imds", VAULT))).token for _ in range(3)]
+    assert usual not in given
+    assert len(set(given)) == 1
+
+
+async def test_more_resources_than_are_remembered() -> None:
+    """Each resource has its own token, however many clients ask for."""
+    async with TokenProvider(ScriptedSource(), max_resources=200) as provider:
+        issue = tokens_of(provider)
+        for _ in range(2):
+            for number in range(150):
+                resource = f"https://{number}.example"
+                assert (await issue(TokenAsked("imds", resource))).token == await provider.token(resource)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
@@ -285,6 +324,35 @@ async def test_a_line_for_each_request() -> None:
         f"200 app_service {VAULT} azsdk-python-identity/1.27 [the developer's, not client_id {CLIENT_ID}]",
         "403 unknown - somebody at 172.17.0.2 (No \ufffd.)",
     ]
+
+
+class Screen(StringIO):
+    """A file that counts how often it is written to."""
+
+    writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+async def test_the_lines_are_written_together() -> None:
+    """What comes within a quarter of a second is written at once, in order, and at the end nothing is left."""
+    screen, traffic, clock = Screen(), Traffic(), ManualClock()
+    with shown(traffic, None, Console(file=screen), clock):
+        for status in (200, 200, 503, 200):
+            traffic.observe(received(), TokenAsked("app_service", VAULT), status)
+        await clock.advance(0.2)
+        assert screen.writes == 0
+        await clock.advance(0.1)
+        assert screen.writes == 1
+        assert [line.split(" ")[3] for line in screen.getvalue().splitlines()] == ["200", "200", "503", "200"]
+        await clock.advance(10)
+        assert (screen.writes, clock.timers) == (1, 0)
+        traffic.observe(received(), None, 404)
+        traffic.observe(received(received_at=1_760_000_001.0), None, 404)
+    assert [line.split(" ")[3] for line in screen.getvalue().splitlines()[4:]] == ["404", "404"]
+    assert screen.getvalue().splitlines()[-1] != screen.getvalue().splitlines()[-2]
 
 
 async def test_the_emulator_says_whom_it_played() -> None:

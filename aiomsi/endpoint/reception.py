@@ -111,6 +111,8 @@ class Reception:
             await asyncio.sleep(self.latency)
 
     def _remember(self, record: list[ReceivedRequest], received: ReceivedRequest) -> None:
+        if self._remembered == 0:
+            return
         record.append(received)
         if self._remembered is not None and len(record) > self._remembered:
             del record[0]
