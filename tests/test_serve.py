@@ -326,35 +326,6 @@ async def test_a_line_for_each_request() -> None:
     ]
 
 
-class Screen(StringIO):
-    """A file that counts how often it is written to."""
-
-    writes = 0
-
-    def write(self, text: str) -> int:
-        self.writes += 1
-        return super().write(text)
-
-
-async def test_the_lines_are_written_together() -> None:
-    """What comes within a quarter of a second is written at once, in order, and at the end nothing is left."""
-    screen, traffic, clock = Screen(), Traffic(), ManualClock()
-    with shown(traffic, None, Console(file=screen), clock):
-        for status in (200, 200, 503, 200):
-            traffic.observe(received(), TokenAsked("app_service", VAULT), status)
-        await clock.advance(0.2)
-        assert screen.writes == 0
-        await clock.advance(0.1)
-        assert screen.writes == 1
-        assert [line.split(" ")[3] for line in screen.getvalue().splitlines()] == ["200", "200", "503", "200"]
-        await clock.advance(10)
-        assert (screen.writes, clock.timers) == (1, 0)
-        traffic.observe(received(), None, 404)
-        traffic.observe(received(received_at=1_760_000_001.0), None, 404)
-    assert [line.split(" ")[3] for line in screen.getvalue().splitlines()[4:]] == ["404", "404"]
-    assert screen.getvalue().splitlines()[-1] != screen.getvalue().splitlines()[-2]
-
-
 async def test_the_emulator_says_whom_it_played() -> None:
     """A fake token is for whoever was selected."""
     assert f"[client_id {CLIENT_ID}]" in await seen(terminal=False)
