@@ -104,7 +104,7 @@ async def test_the_command_line_says_what_it_tried(logged_out: InstalledCLI) -> 
         exit_code, stdout, stderr = await aiomsi("token", VAULT, environ=environ)
     assert (exit_code, stdout) == (3, "")
     first, imds, az, *others, advice = stderr.splitlines()
-    assert first == f"aiomsi: no token for '{VAULT}': none of the 5 sources asked is there"
+    assert first == f"aiomsi: no token for '{VAULT}': none of the 6 sources asked is there"
     assert imds.startswith("- imds: ")
     assert az.startswith("- azure_cli: `az` gave no token")
     assert "az login" in az
