@@ -108,7 +108,8 @@ async def test_the_command_line_says_what_it_tried(logged_out: InstalledCLI) -> 
     assert imds.startswith("- imds: ")
     assert az.startswith("- azure_cli: `az` gave no token")
     assert "az login" in az
-    assert [line.split(":")[0] for line in others] == ["- azure_developer_cli", "- azure_powershell", "- visual_studio"]
+    names = ["azure_developer_cli", "azure_powershell", "visual_studio", "integrated"]
+    assert [line.split(":")[0] for line in others] == [f"- {name}" for name in names]
     assert advice.startswith("To do: ")
 
 
