@@ -411,7 +411,17 @@ def test_a_reader_who_does_not_read_holds_up_nobody() -> None:
     [
         (ServeOptions(), ["Serving the developer's tokens at http://a.example:80, until Ctrl-C."]),
         (ServeOptions(emulate=True), ["Serving fake tokens at http://a.example:80, until Ctrl-C."]),
-        (ServeOptions(source="prod", socket=Path("/s")), ["Serving tokens of prod at /s, until Ctrl-C."]),
+        (
+            ServeOptions(source="prod", socket=Path("/s")),
+            [
+                "Serving tokens of prod at /s, until Ctrl-C.",
+                "That is for who speaks HTTP at a Unix socket (curl --unix-socket); Azure's SDKs do not.",
+            ],
+        ),
+        (
+            ServeOptions(emulate=True, output="docker", host="172.17.0.1"),
+            ["Serving fake tokens at http://a.example:80, until Ctrl-C."],
+        ),
         (
             ServeOptions(host="172.17.0.1", beyond_loopback=True),
             [
@@ -426,6 +436,15 @@ def test_it_says_what_is_served(options: ServeOptions, lines: list[str]) -> None
     screen = StringIO()
     introduction(options, {"app_service": {"URL": "http://a.example:80/x", "S": "s"}}, Console(file=screen, width=200))
     assert screen.getvalue().splitlines() == lines
+
+
+@pytest.mark.parametrize(("platform", "said"), [("linux", True), ("darwin", False)])
+def test_it_says_where_containers_do_not_get(monkeypatch: pytest.MonkeyPatch, platform: str, *, said: bool) -> None:
+    """On Linux loopback is not led into containers, which Docker Desktop does."""
+    monkeypatch.setattr(sys, "platform", platform)
+    screen = StringIO()
+    introduction(ServeOptions(output="docker"), {"app_service": {}}, Console(file=screen, width=200))
+    assert ("add --host 172.17.0.1 --beyond-loopback" in screen.getvalue()) is said
 
 
 def test_it_says_that_imds_has_no_secret() -> None:

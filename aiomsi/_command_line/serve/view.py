@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
@@ -14,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from aiomsi._command_line.serve.options import DOCKER_NAME
 from aiomsi._command_line.serve.traffic import printable
 
 if TYPE_CHECKING:
@@ -47,8 +49,16 @@ def introduction(options: ServeOptions, variables: Variables, console: Console |
     lines = [f"Serving {what} at {where}, until Ctrl-C."]
     if "imds" in variables and not options.emulate:
         lines.append(f"IMDS has no secret: every program that gets there may have {', '.join(options.allow)}.")
-    if options.beyond_loopback and options.host not in ("127.0.0.1", "::1"):
+    near = options.host in ("127.0.0.1", "::1")
+    if options.beyond_loopback and not near:
         lines.append("Other machines may get there too. What passes is not encrypted.")
+    if DOCKER_NAME in options.names and near and sys.platform == "linux":
+        lines.append(
+            f"It listens at {options.host}, which containers do not reach on Linux, unless they are in the host's"
+            " network: add --host 172.17.0.1 --beyond-loopback."
+        )
+    if options.socket is not None:
+        lines.append("That is for who speaks HTTP at a Unix socket (curl --unix-socket); Azure's SDKs do not.")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 
