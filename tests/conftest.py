@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--one-loop", action="store_true", help="run asynchronous tests on asyncio's own event loop alone")
+
+
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:  # noqa: ARG001
     """Run every asynchronous test on each event loop that this machine has."""
     factories: dict[str, Callable[[], Any]] = {"asyncio": asyncio.new_event_loop}
-    if sys.platform != "win32":
+    if sys.platform != "win32" and not config.getoption("--one-loop"):
         import uvloop
 
         factories["uvloop"] = uvloop.new_event_loop
