@@ -157,6 +157,7 @@ class Report:
     quick: bool
     json: Path | None
     tables: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
+    checked: int = 0
     wrong: list[str] = field(default_factory=list)
 
     @classmethod
@@ -184,6 +185,7 @@ class Report:
 
     def expect(self, what: str, counted: int, *, least: int, most: int) -> None:
         """Remember it if *counted* is out of bounds."""
+        self.checked += 1
         if not least <= counted <= most:
             bounds = str(most) if least == most else f"{least} to {most}"
             self.wrong.append(f"{what}: {counted:,}, expected {bounds}")
@@ -193,7 +195,8 @@ class Report:
         print("\ncounts: " + ("as expected" if not self.wrong else "WRONG\n  " + "\n  ".join(self.wrong)))
         if self.json is not None:
             record = {"title": self.title, "python": platform.python_version(), "tables": self.tables}
-            self.json.write_text(json.dumps(record | {"wrong": self.wrong}, indent=1), encoding="utf-8")
+            counted = {"checked": self.checked, "wrong": self.wrong}
+            self.json.write_text(json.dumps(record | counted, indent=1), encoding="utf-8")
         return 1 if self.wrong else 0
 
 
