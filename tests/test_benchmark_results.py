@@ -31,29 +31,25 @@ def result(**tables: list[Row]) -> Result:
 @pytest.fixture
 def document() -> Document:
     """What a run might have found."""
-    stampede = result(
-        **{
-            "requests made (the most)": [
-                {"callers": 1, "resources": 1, "aiomsi": 1, "azure get_token": 1, "azure bearer provider": 1},
-                {"callers": 1_000, "resources": 1, "aiomsi": 1, "azure get_token": 1_000, "azure bearer provider": 1},
-                {"callers": 1_000, "resources": 10, "aiomsi": 10, "azure get_token": None, "azure bearer provider": 10},
-            ],
-        }
-    )
-    hot_path = result(
-        **{
-            "a warm call on asyncio (medians of 25)": [
-                {"x empty await": 2.34567, "call": "aiomsi: await token", "ns": 100.0, "target": "<= 2.5 met"},
-                {"x empty await": 125.4321, "call": "azure: get_token", "ns": 9e3, "target": "over 1000: missed"},
-                {"x empty await": 1.0, "call": "nothing", "ns": 40.0, "target": None},
-            ]
-        }
-    )
+    stampede: dict[str, list[Row]] = {
+        "requests made (the most)": [
+            {"callers": 1, "resources": 1, "aiomsi": 1, "azure get_token": 1, "azure bearer provider": 1},
+            {"callers": 1_000, "resources": 1, "aiomsi": 1, "azure get_token": 1_000, "azure bearer provider": 1},
+            {"callers": 1_000, "resources": 10, "aiomsi": 10, "azure get_token": None, "azure bearer provider": 10},
+        ],
+    }
+    hot_path: dict[str, list[Row]] = {
+        "a warm call on asyncio (medians of 25)": [
+            {"x empty await": 2.34567, "call": "aiomsi: await token", "ns": 100.0, "target": "<= 2.5 met"},
+            {"x empty await": 125.4321, "call": "azure: get_token", "ns": 9e3, "target": "over 1000: missed"},
+            {"x empty await": 1.0, "call": "nothing", "ns": 40.0, "target": None},
+        ]
+    }
     return {
         "quick": False,
         "versions": {"python": "CPython 3.11.7", "aiomsi": "0.1.0", "azure-identity": "1.27.0"},
         "machine": {"processor": "A processor", "cores": "2", "kernel": "Linux 6.1"},
-        "benchmarks": {"stampede": stampede, "hot_path": hot_path},
+        "benchmarks": {"stampede": result(**stampede), "hot_path": result(**hot_path)},
     }
 
 
