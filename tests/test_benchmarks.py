@@ -26,6 +26,7 @@ NEEDS_A_SHELL = pytest.mark.skipif(sys.platform == "win32", reason="the program 
         "middleware",
         "refresh",
         "fleet",
+        "scale",
         "footprint",
         pytest.param("detection", marks=NEEDS_A_SHELL),
         pytest.param("serve", marks=NEEDS_A_SHELL),
