@@ -58,7 +58,9 @@ class Plot:
         return chart(self.title, self.x_axis(self.x, across), self.y_axis(self.y, up), lines)
 
 
+_BEARER = "azure bearer provider"
 _STAMPEDE = Place("stampede", "requests made *", {"resources": 1})
+_REFRESH = Place("refresh", "time line of the refresh, *")
 _DAY = Place("fleet", "time line of that day, with tokens of 24 h and *")
 
 PLOTS = (
@@ -73,13 +75,24 @@ PLOTS = (
         ),
     ),
     Plot(
+        "refresh",
+        "2,000 calls a second while a refresh takes 1 s",
+        "seconds",
+        "ms that the longest call took, of those that began within 50 ms",
+        (
+            Curve("aiomsi", "ours", _REFRESH, "ms", "aiomsi max ms", per=1_000),
+            Curve("azure-identity: bearer token provider", "rival", _REFRESH, "ms", f"{_BEARER} max ms", per=1_000),
+        ),
+        x_axis=even_steps,
+    ),
+    Plot(
         "fleet",
         "The day after a deploy of a whole fleet, with tokens of 24 h",
         "hours after the start",
         "requests in the worst second of each minute",
         (
             Curve("aiomsi", "ours", _DAY, "minute", "aiomsi", per=60),
-            Curve("azure-core", "rival", _DAY, "minute", "azure-core (Python)", per=60),
+            Curve("azure-identity", "rival", _DAY, "minute", "azure-identity (Python)", per=60),
             Curve("msal", "other", _DAY, "minute", "msal (Python)", per=60),
         ),
         x_axis=even_steps,

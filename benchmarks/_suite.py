@@ -37,12 +37,17 @@ class Benchmark:
 
 SUITE = (
     Benchmark("stampede"),
+    Benchmark("clients"),
+    Benchmark("waiters"),
     Benchmark("hot_path", every_python=True),
-    Benchmark("middleware"),
     Benchmark("refresh"),
+    Benchmark("fleet"),
+    Benchmark("scale"),
+    Benchmark("middleware"),
     Benchmark("serve", needs=posix_shell),
     # Without a network namespace it measures aiomsi only, and says so.
     Benchmark("detection", needs=posix_shell),
+    Benchmark("footprint"),
 )
 
 

@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import quantiles
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ class Report:
         for line in lines:
             print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
+    def keep(self, title: str, rows: Sequence[dict[str, Cell]]) -> None:
+        """Keep *rows*, which are for a plot and too many to print."""
+        self.tables[title] = list(rows)
+        print(f"\n{title}: {len(rows)} rows, kept")
+
     def expect(self, what: str, counted: int, *, least: int, most: int) -> None:
         """Remember it if *counted* is out of bounds."""
         self.checked += 1
@@ -208,6 +214,22 @@ def at_most(value: float, target: float, unit: str = "") -> str:
 def at_least(value: float, target: float, unit: str = "") -> str:
     """Say whether *value* reaches *target*."""
     return f">= {target:g}{unit} {'met' if value >= target else 'missed'}"
+
+
+def peak_memory() -> float | None:
+    """Return the most memory that this process has had, in MB, or None where the system does not say."""
+    for line in _lines("/proc/self/status"):  # Not getrusage, which counts what a parent had before it started us.
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return how far apart the middle half of *values* is, in percent of their median."""
+    if len(values) < 2:
+        return 0.0
+    first, middle, third = quantiles(values, n=4, method="inclusive")
+    return 100 * (third - first) / middle
 
 
 @contextlib.contextmanager
