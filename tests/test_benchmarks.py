@@ -27,6 +27,7 @@ NEEDS_A_SHELL = pytest.mark.skipif(sys.platform == "win32", reason="the program 
         "refresh",
         "fleet",
         "scale",
+        "outage",
         "footprint",
         pytest.param("detection", marks=NEEDS_A_SHELL),
         pytest.param("serve", marks=NEEDS_A_SHELL),
