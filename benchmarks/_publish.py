@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _plots import drawn
+from _plots import drawn, without_idle_lines
 from _readme import missing, rewritten
 from _results import dump, load, merged
 
@@ -25,7 +25,7 @@ def publish(document: Document, *, partly: bool) -> int:
     """
     if partly and RESULTS.exists():
         document = merged(load(RESULTS.read_text(encoding="utf-8")), document)
-    text = dump(document)
+    text = dump(without_idle_lines(document))
     document = load(text)  # The README shows what is stored, digit for digit.
     RESULTS.write_text(text, encoding="utf-8")
     README.write_text(rewritten(README.read_text(encoding="utf-8"), document), encoding="utf-8")

@@ -89,7 +89,7 @@ def _refresh(who: str) -> Place:
 
 
 def _outage(who: str) -> Place:
-    return Place("outage", "a token is held, and due in a minute, at 100 calls/s", {"who": who})
+    return Place("outage", "a token is held*, at 100 calls/s", {"who": who})
 
 
 def _cancelling(who: str) -> Place:

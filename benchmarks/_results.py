@@ -62,13 +62,17 @@ class Place:
     table: str
     row: Mapping[str, Cell] = field(default_factory=dict)
 
+    def has(self, benchmark: str, title: str) -> bool:
+        """Return whether that table is one of these."""
+        return benchmark == self.benchmark and fnmatchcase(title, self.table)
+
     def rows(self, document: Document) -> list[Row]:
         """Return the rows, in their order."""
-        result = document["benchmarks"].get(self.benchmark)
         return [
             row
-            for title, rows in (result["tables"] if result else {}).items()
-            if fnmatchcase(title, self.table)
+            for name, result in document["benchmarks"].items()
+            for title, rows in result["tables"].items()
+            if self.has(name, title)
             for row in rows
             if self.row.items() <= row.items()
         ]

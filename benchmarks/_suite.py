@@ -41,6 +41,7 @@ SUITE = (
     Benchmark("waiters"),
     Benchmark("hot_path", every_python=True),
     Benchmark("refresh"),
+    Benchmark("outage"),
     Benchmark("fleet"),
     Benchmark("scale"),
     Benchmark("middleware"),

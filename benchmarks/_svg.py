@@ -14,6 +14,7 @@ Point: TypeAlias = tuple[float, float]
 
 _WIDTH, _HEIGHT = 760, 424
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 722, 104, 364  # The edges of what is drawn on.
+_MARKED = 12  # Points, each of which is shown.
 
 # Lines differ in their dashes too, for whom colours look alike.
 _STYLE = """
@@ -22,18 +23,20 @@ svg { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif }
 text { fill: #57606a }
 .title { fill: #1f2328; font-size: 16px; font-weight: 600 }
 .grid { stroke: #e4e8ec }
-.line { fill: none; stroke-width: 2.5; stroke-linejoin: round; stroke-linecap: round }
-.ours { stroke: #0969da }
-.rival { stroke: #c2410c; stroke-dasharray: 9 5 }
-.other { stroke: #6e7781; stroke-dasharray: 2 5 }
+.ours { stroke: #0969da; fill: #0969da }
+.rival { stroke: #c2410c; fill: #c2410c }
+.other { stroke: #6e7781; fill: #6e7781 }
+path.line { fill: none; stroke-width: 2.5; stroke-linejoin: round; stroke-linecap: round }
+.line.rival { stroke-dasharray: 9 5 }
+.line.other { stroke-dasharray: 2 5 }
 @media (prefers-color-scheme: dark) {
 .page { fill: #0d1117; stroke: #30363d }
 text { fill: #9198a1 }
 .title { fill: #f0f6fc }
 .grid { stroke: #262c36 }
-.ours { stroke: #58a6ff }
-.rival { stroke: #fb923c }
-.other { stroke: #9198a1 }
+.ours { stroke: #58a6ff; fill: #58a6ff }
+.rival { stroke: #fb923c; fill: #fb923c }
+.other { stroke: #9198a1; fill: #9198a1 }
 }
 """
 
@@ -94,7 +97,7 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
         *_names(lines),
         *_vertical(x),
         *_horizontal(y),
-        *(_drawn(line, x, y) for line in reversed(lines)),  # The first one is on top.
+        *(part for line in reversed(lines) for part in _drawn(line, x, y)),  # The first one is on top.
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -124,9 +127,11 @@ def _horizontal(axis: Axis) -> Iterator[str]:
     yield _text(_LEFT, _TOP - 12, axis.name)
 
 
-def _drawn(line: Line, x: Axis, y: Axis) -> str:
-    points = "L".join(f"{_across(x, across):g} {_down(y, down):g}" for across, down in line.points)
-    return f'<path class="line {line.whose}" d="M{points}"/>'
+def _drawn(line: Line, x: Axis, y: Axis) -> Iterator[str]:
+    points = [(_across(x, across), _down(y, down)) for across, down in line.points]
+    yield f'<path class="line {line.whose}" d="M{"L".join(f"{left:g} {top:g}" for left, top in points)}"/>'
+    if len(points) <= _MARKED:
+        yield from (f'<circle class="{line.whose}" cx="{left:g}" cy="{top:g}" r="3.5"/>' for left, top in points)
 
 
 def _across(axis: Axis, value: float) -> float:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import _publish
 import pytest
-from _plots import PLOTS, drawn
+from _plots import PLOTS, drawn, without_idle_lines
 from _publish import IMAGES, README, RESULTS, publish
 from _readme import measured, missing, rewritten, table
 from _readme_rows import NOT_MEASURED, ROWS, count, quantity, ratio
@@ -208,11 +208,18 @@ class TestPublish:
 
 
 class TestPictures:
+    def test_a_time_line_that_no_picture_shows_is_left_out(self, document: Document) -> None:
+        """It is long, and of no use to a reader."""
+        shown, idle = "time line of the refresh, by the moment", "time line of that day"
+        rows: list[Row] = [{"ms": 0, "aiomsi max ms": 1.0}]
+        document["benchmarks"]["refresh"] = result(**{shown: rows, idle: rows})
+        assert list(without_idle_lines(document)["benchmarks"]["refresh"]["tables"]) == [shown]
+
     def test_a_picture_is_self_contained(self, document: Document) -> None:
         """It is well-formed, runs nothing, fetches nothing, and has colours for light and dark pages."""
         (picture,) = drawn(document).values()
         elements = {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()}  # noqa: S314  (ours)
-        assert elements == {"svg", "title", "style", "rect", "text", "path"}
+        assert elements == {"svg", "title", "style", "rect", "text", "path", "circle"}
         assert "@media (prefers-color-scheme: dark)" in picture
         assert not any(
             word in picture.replace("http://www.w3.org/2000/svg", "") for word in ("http", "url(", "@import")
