@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
 import _suite
 import pytest
 from _machine import can_compare, machine, other_pythons, versions
+from _results import load
 from _suite import SUITE, Benchmark, run
 
 FOLDER = Path(_suite.__file__).parent
@@ -21,11 +24,23 @@ record.write_text('{"title": "A title", "python": "3.11.0", "checked": 2, "wrong
 """
 
 
+@pytest.fixture(autouse=True)
+def not_under_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take most of the time, see only what other tests see, and say so on standard error."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of that of the benchmarks."""
     monkeypatch.setattr(_suite, "FOLDER", tmp_path)
     return tmp_path
+
+
+def run_suite(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *options]
+    return subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, encoding="utf-8", check=False)
 
 
 def test_the_suite_has_each_script_once() -> None:
@@ -63,6 +78,23 @@ def test_a_benchmark_that_ends_badly_is_wrong(folder: Path, program: str, wrong:
     (folder / "one.py").write_text(program)
     found = run(Benchmark("one"), THIS, quick=True)["wrong"]
     assert [what[: len(start)] for what, start in zip(found, wrong, strict=True)] == wrong
+
+
+def test_one_benchmark_can_be_run_alone(tmp_path: Path) -> None:
+    """The suite prints what a script prints, sums it up, and writes all of it down."""
+    pytest.importorskip("azure.identity", reason="the benchmarks compare with azure-identity, which is not installed")
+    ended = run_suite("--quick", "--only", "clients", "--json", str(tmp_path / "results.json"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("\n=== clients\n")
+    assert ended.stdout.endswith(" checked, as expected\n")
+    assert list(load((tmp_path / "results.json").read_text(encoding="utf-8"))["benchmarks"]) == ["clients"]
+
+
+@pytest.mark.parametrize("options", [["--quick", "--write"], ["--only", "nothing"]])
+def test_what_makes_no_sense_is_refused(*, options: list[str]) -> None:
+    """Nothing is measured if it cannot be written down, or is not there."""
+    ended = run_suite(*options)
+    assert (ended.returncode, ended.stdout) == (2, "")
 
 
 def test_another_python_is_one_that_runs(tmp_path: Path) -> None:
