@@ -161,7 +161,7 @@ ROWS: tuple[tuple[str, Text, Text], ...] = (
     (
         "cancelling 20,000 callers who wait",
         _one(_cancelling("aiomsi"), "seconds", _SECONDS),
-        Text("{} with `asyncio.shield`", (Number(_cancelling("control: shielded task"), "seconds", _SECONDS),)),
+        Text("not shared; `asyncio.shield`: {}", (Number(_cancelling("control: shielded task"), "seconds", _SECONDS),)),
     ),
     (
         "authorising a request, beyond sending it",
@@ -169,12 +169,12 @@ ROWS: tuple[tuple[str, Text, Text], ...] = (
         _one(_authorising("azure-core: bearer token policy"), "ns", _NANOSECONDS),
     ),
     (
-        "`aiomsi serve`, in answers of a bare aiohttp handler",
+        "answers of `aiomsi serve`, in those of a bare aiohttp handler",
         _one(_served(), "x handler", ratio),
         _NO_RIVAL,
     ),
     (
-        "a first token on a laptop, in times that `az` takes",
+        "time to a first token on a laptop, in times of `az` alone",
         _one(_laptop("aiomsi: default(), another maker"), "x tool alone", ratio),
         _one(_laptop("azure: DefaultAzureCredential()"), "x tool alone", ratio),
     ),
