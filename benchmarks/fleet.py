@@ -28,6 +28,7 @@ _DEPLOY = 1.0  # Seconds within which all processes start.
 _OUTAGE = 600
 _SEED = 1
 _PLOTTED = 1_000
+_WIDTH = POLICY.spread * 12 * _HOUR  # Seconds from which aiomsi draws the refresh of a token of 24 h.
 
 
 def main() -> int:
@@ -87,11 +88,15 @@ def _worst_minute(counts: Sequence[int]) -> int:
 
 def _expect_spread(report: Report, counts: Sequence[int], hours: int, processes: int) -> None:
     """Hold aiomsi to the last tenth of the wait, from which its refreshes are drawn: nowhere are they any denser."""
-    width = POLICY.spread * (12 * _HOUR if hours == 24 else _HOUR - POLICY.margin)
+    width = _WIDTH if hours == 24 else POLICY.spread * (_HOUR - POLICY.margin)
     for what, seconds, counted in (("second", 1, max(counts)), ("minute", 60, _worst_minute(counts))):
-        mean = processes * seconds / width
-        most = math.ceil(mean + 6 * math.sqrt(mean) + 4)  # No Poisson count of that mean is above, in a day.
+        most = _most(processes * seconds / width)
         report.expect(f"worst {what} of {processes:,} aiomsi processes, {hours} h", counted, least=1, most=most)
+
+
+def _most(mean: float) -> int:
+    """Return what no Poisson count of that *mean* is above, in a day."""
+    return math.ceil(mean + 6 * math.sqrt(mean) + 4)
 
 
 def _line(lines: Mapping[str, Sequence[int]]) -> list[dict[str, Cell]]:
@@ -115,7 +120,7 @@ def _warm_returns(report: Report, sizes: Sequence[int]) -> None:
             rows.append(_return_row(name, processes, met, rule.waits))
             if name == OURS:
                 what = f"processes of {processes:,} that met the outage"
-                report.expect(what, len(met), least=1, most=math.ceil(processes / 5))
+                report.expect(what, len(met), least=1, most=_most(processes * _OUTAGE / _WIDTH))
     title = f"the return from an outage of {_OUTAGE // 60} minutes at the day's worst moment, with tokens of 24 h held"
     report.table(title, rows)
 
