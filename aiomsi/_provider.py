@@ -259,8 +259,10 @@ class TokenProvider:
 
     def _make_room(self) -> None:
         """Forget the resources not used for longest, until there is room for one more."""
-        slots = deque(self._all())
         most = self._max_resources - 1
+        if len(self._slots) <= most:
+            return  # Each slot has a name at least. To count them would make n first tokens cost n times n.
+        slots = deque(self._all())
         for _ in range(2 * len(slots)):
             if len(slots) <= most:
                 break

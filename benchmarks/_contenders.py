@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from azure.identity.aio import ManagedIdentityCredential, get_bearer_token_provider
 
@@ -16,26 +16,33 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from _support import Endpoint
-
     Call: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
-    Contender: TypeAlias = Callable[[Endpoint, Sequence[str]], AbstractAsyncContextManager[list[Call]]]
 
 
-def source(endpoint: Endpoint) -> ManagedIdentity:
-    """Return aiomsi's source for *endpoint*."""
+class Host(Protocol):
+    """Whose endpoint *environ* names."""
+
+    environ: dict[str, str]
+
+
+if TYPE_CHECKING:
+    Contender: TypeAlias = Callable[[Host, Sequence[str]], AbstractAsyncContextManager[list[Call]]]
+
+
+def source(endpoint: Host) -> ManagedIdentity:
+    """Return aiomsi's source for the host whose *endpoint* it is."""
     return ManagedIdentity(surroundings=Surroundings(environ=endpoint.environ))
 
 
 @asynccontextmanager
-async def aiomsi_token(endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+async def aiomsi_token(endpoint: Host, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
     """Ask `TokenProvider.token`."""
     async with TokenProvider(source(endpoint)) as provider:
         yield [partial(provider.token, resource) for resource in resources]
 
 
 @asynccontextmanager
-async def shielded(endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+async def shielded(endpoint: Host, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
     """Be the control: what one writes without a library, around the same HTTP exchange."""
     asked = source(endpoint)
     tasks: dict[str, asyncio.Task[AccessToken]] = {}
@@ -52,7 +59,7 @@ async def shielded(endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterato
 
 
 @asynccontextmanager
-async def parked(_endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+async def parked(_endpoint: Host, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
     """Be the floor: every caller waits for a bare future of its own, and nobody asks anything."""
 
     async def wait() -> None:
@@ -62,14 +69,14 @@ async def parked(_endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator
 
 
 @asynccontextmanager
-async def get_token(_endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+async def get_token(_endpoint: Host, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
     """Ask `azure.identity.aio.ManagedIdentityCredential.get_token`."""
     async with ManagedIdentityCredential() as credential:
         yield [partial(credential.get_token, f"{resource}/.default") for resource in resources]
 
 
 @asynccontextmanager
-async def bearer_token_provider(_endpoint: Endpoint, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
+async def bearer_token_provider(_endpoint: Host, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
     """Ask `azure.identity.aio.get_bearer_token_provider`, one for each resource."""
     async with ManagedIdentityCredential() as credential:
         yield [get_bearer_token_provider(credential, f"{resource}/.default") for resource in resources]

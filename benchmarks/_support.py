@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import quantiles
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class Report:
     quick: bool
     json: Path | None
     tables: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
+    checked: int = 0
     wrong: list[str] = field(default_factory=list)
 
     @classmethod
@@ -182,8 +184,14 @@ class Report:
         for line in lines:
             print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
+    def keep(self, title: str, rows: Sequence[dict[str, Cell]]) -> None:
+        """Keep *rows*, which are for a plot and too many to print."""
+        self.tables[title] = list(rows)
+        print(f"\n{title}: {len(rows)} rows, kept")
+
     def expect(self, what: str, counted: int, *, least: int, most: int) -> None:
         """Remember it if *counted* is out of bounds."""
+        self.checked += 1
         if not least <= counted <= most:
             bounds = str(most) if least == most else f"{least} to {most}"
             self.wrong.append(f"{what}: {counted:,}, expected {bounds}")
@@ -193,7 +201,8 @@ class Report:
         print("\ncounts: " + ("as expected" if not self.wrong else "WRONG\n  " + "\n  ".join(self.wrong)))
         if self.json is not None:
             record = {"title": self.title, "python": platform.python_version(), "tables": self.tables}
-            self.json.write_text(json.dumps(record | {"wrong": self.wrong}, indent=1), encoding="utf-8")
+            counted = {"checked": self.checked, "wrong": self.wrong}
+            self.json.write_text(json.dumps(record | counted, indent=1), encoding="utf-8")
         return 1 if self.wrong else 0
 
 
@@ -205,6 +214,22 @@ def at_most(value: float, target: float, unit: str = "") -> str:
 def at_least(value: float, target: float, unit: str = "") -> str:
     """Say whether *value* reaches *target*."""
     return f">= {target:g}{unit} {'met' if value >= target else 'missed'}"
+
+
+def peak_memory() -> float | None:
+    """Return the most memory that this process has had, in MB, or None where the system does not say."""
+    for line in _lines("/proc/self/status"):  # Not getrusage, which counts what a parent had before it started us.
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return how far apart the middle half of *values* is, in percent of their median."""
+    if len(values) < 2:
+        return 0.0
+    first, middle, third = quantiles(values, n=4, method="inclusive")
+    return 100 * (third - first) / middle
 
 
 @contextlib.contextmanager

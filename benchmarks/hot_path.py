@@ -1,19 +1,16 @@
-"""Measure what a call costs when a token is held, and what the import costs."""
+"""Measure what a call costs when a token is held."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from _contenders import source
-from _support import Endpoint, Report, at_least, at_most, without_collector
+from _support import Endpoint, Report, at_least, at_most, spread, without_collector
 from azure.identity.aio import ManagedIdentityCredential, get_bearer_token_provider
 
 from aiomsi import TokenProvider
@@ -34,16 +31,6 @@ _SLOW_CALLS = 4_000  # Of what takes 100 times as long.
 
 _EMPTY, _TOKEN, _PEEK = "empty coroutine method", "aiomsi: await token", "aiomsi: peek"
 _GET_TOKEN, _BEARER = "azure: get_token", "azure: bearer provider"
-
-_BARE = "python, nothing imported"
-_IMPORTS = {
-    "import aiohttp": "import aiohttp",
-    _BARE: "pass",
-    "import aiomsi": "import aiomsi",
-    "from aiomsi import TokenProvider": "from aiomsi import TokenProvider",
-    "the same, and TokenProvider()": "from aiomsi import TokenProvider; TokenProvider()",
-}
-_IMPORT_TARGET = 1.15
 
 
 class _Empty:
@@ -139,7 +126,7 @@ class _Warm:
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    report = Report.from_command_line("A call while a token is held, and the import")
+    report = Report.from_command_line("A call while a token is held")
     with Endpoint() as endpoint:
         warm = {name: _Warm(asyncio.Runner(loop_factory=factory)) for name, factory in _loops().items()}
         for loop in warm.values():
@@ -150,7 +137,6 @@ def main() -> int:
         for loop in warm.values():
             loop.close()
     _requests(report, cold_count, warm_count, len(warm))
-    _imports(report, 3 if report.quick else 21)
     return report.finish()
 
 
@@ -192,40 +178,12 @@ def _call_row(call: str, measured: list[dict[str, float]]) -> dict[str, Cell]:
         _BEARER: "over 60: " + at_least(ratio, 60).split()[-1],
     }
     nanoseconds = median(times[call] for times in measured) * 1e9
-    return {"x empty await": ratio, "call": call, "ns": nanoseconds, "target": target.get(call)}
-
-
-def _imports(report: Report, rounds: int) -> None:
-    seconds: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as compiled:
-        # All byte code in one place, made in the first round, which does not count: in a working copy aiomsi may have
-        # none, or not be allowed to keep it, while what pip installed has.
-        environ = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled}
-        for number in range(rounds + 1):
-            for name, statement in _IMPORTS.items():
-                took = _fresh_interpreter(statement, environ)
-                if number:
-                    seconds[name].append(took)
-    rows = [_import_row(name, seconds) for name in _IMPORTS]
-    report.table(f"a fresh interpreter (medians of {rounds})", rows)
-
-
-def _fresh_interpreter(statement: str, environ: Mapping[str, str]) -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], env=environ, check=True)  # noqa: S603  (ours)
-    return time.perf_counter() - began
-
-
-def _import_row(name: str, seconds: Mapping[str, list[float]]) -> dict[str, Cell]:
-    against = seconds["import aiohttp"]
-    ratio = median(mine / other for mine, other in zip(seconds[name], against, strict=True))
-    milliseconds = median(seconds[name]) * 1e3
     return {
-        "x import aiohttp": ratio,
-        "statement": name,
-        "ms": milliseconds,
-        "ms beyond bare": milliseconds - median(seconds[_BARE]) * 1e3,
-        "target": at_most(ratio, _IMPORT_TARGET) if "aiomsi" in _IMPORTS[name] else None,
+        "x empty await": ratio,
+        "call": call,
+        "ns": nanoseconds,
+        "spread %": spread([times[call] for times in measured]),
+        "target": target.get(call),
     }
 
 

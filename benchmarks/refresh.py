@@ -1,37 +1,37 @@
-"""Count who waits while a token is refreshed, and who suffers when the endpoint is down and the token still good."""
+"""Follow every caller while a token is refreshed, while the endpoint is down, and while the wall clock is set."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
-from _contenders import aiomsi_token, bearer_token_provider
+from _calls import BIN, load
+from _contenders import source
+from _rivals import AIOMSI, BEARER, Rival, rivals
 from _support import Endpoint, Report
 
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
-    from typing import Self
+from aiomsi import TokenProvider
 
-    from _contenders import Call, Contender
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from _support import Cell
 
 _RESOURCE = "https://vault.azure.net"
-_OURS, _AZURE = "aiomsi", "azure bearer provider"
-_CONTENDERS: Mapping[str, Contender] = {_OURS: aiomsi_token, _AZURE: bearer_token_provider}
+_WHO = (AIOMSI, BEARER)
 
 # Both are given tokens that are good for a day, since azure-identity takes one with less than 300 s left for no good,
-# and that say when they want to be refreshed, which both obey. Left out is only azure-core's jitter of up to a minute:
-# it puts the refresh off, beyond the end of this run, but changes nothing of what happens then.
-_JITTER = "azure.core.pipeline.policies._authentication_async.MAX_REFRESH_JITTER_SECONDS"
+# and that say when they want to be refreshed, which both obey.
 
 # What aiomsi's back-off allows while the endpoint is down: a fetch makes up to 4 requests, in 7 s (after 1, 2 and 4 s),
 # and the next fetch follows 24 s later at the earliest. No outage here lasts that long.
 _FETCH_MOST = 4
+
+_STEPS = {"+1 h": 3_600.0, "-1 h": -3_600.0}
 
 
 @dataclass(frozen=True)
@@ -45,143 +45,144 @@ class _Pace:
 
 
 _FULL = _Pace(rate=2_000, refresh_in=2, latency=1.0, outage=8.0)
-_QUICK = _Pace(rate=500, refresh_in=1, latency=0.3, outage=0.8)
+_QUICK = _Pace(rate=500, refresh_in=1, latency=0.15, outage=0.2)
+_REST = 0.2  # Seconds of calls after a refresh.
 
 
 @dataclass
-class _Tally:
-    """What happened to the callers; *longest* is in seconds."""
+class _SetClock:
+    """This machine's clocks, of which somebody sets the one on the wall."""
 
-    calls: int = 0
-    waited: int = 0
-    answered: int = 0
-    errors: int = 0
-    longest: float = 0.0
+    offset: float = 0.0
+    monotonic: Callable[[], float] = field(default=time.monotonic)
 
-    async def follow(self, call: Call) -> None:
-        """Make one call and note how it goes."""
-        self.calls += 1
-        driven = _Driven(call())
-        began = time.perf_counter()
-        try:
-            await driven
-            self.answered += 1
-        except Exception:  # noqa: BLE001  (any error is one too many, whatever it is)
-            self.errors += 1
-        finally:
-            self.waited += driven.waited
-            self.longest = max(self.longest, time.perf_counter() - began)
+    def wall(self) -> float:
+        """Return what it shows."""
+        return time.time() + self.offset
 
-
-class _Driven(Generator[Any, Any, object]):
-    """Drives a coroutine step by step, and so knows whether it ever waited, which no clock can tell as surely."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        self._coroutine = coroutine
-        self.waited = False
-
-    def __await__(self) -> Self:
-        return self
-
-    def send(self, value: Any) -> Any:
-        pending = self._coroutine.send(value)  # Raises StopIteration at the end, so what follows is a wait.
-        self.waited = True
-        return pending
-
-    def throw(self, *error: Any) -> Any:
-        return self._coroutine.throw(*error)
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+        """Wait on the event loop, which knows nothing of the wall."""
+        return asyncio.get_running_loop().call_later(delay, callback)
 
 
 def main() -> int:
     """Measure, print, and return the exit code."""
     report = Report.from_command_line("Calls without a pause while a token is refreshed")
     pace = _QUICK if report.quick else _FULL
-    with Endpoint() as endpoint, patch(_JITTER, 0):
-        asyncio.run(_refreshes(report, endpoint, pace))
-        asyncio.run(_outages(report, endpoint, pace))
+    with Endpoint() as endpoint, rivals(_WHO) as company:
+        _refreshes(report, endpoint, company, pace)
+        _outages(report, endpoint, company, pace)
+        asyncio.run(_clock_steps(report, endpoint, pace))
     return report.finish()
 
 
-async def _refreshes(report: Report, endpoint: Endpoint, pace: _Pace) -> None:
-    rows = []
-    for name, contender in _CONTENDERS.items():
-        async with contender(endpoint, [_RESOURCE]) as (call,):
-            await _first_token(endpoint, call, pace)
-            endpoint.latency(pace.latency)
-            tally = await _load(call, pace.rate, pace.refresh_in + pace.latency + 0.5)
-            requests = _total(endpoint)
-        rows.append(_row(name, tally, requests, "1"))
-        if name == _OURS:
-            _expect_nobody_noticed(report, "during a refresh", tally)
+def _refreshes(report: Report, endpoint: Endpoint, company: Mapping[str, Rival], pace: _Pace) -> None:
+    rows, went = [], {}
+    for name, rival in company.items():
+        _first_token(endpoint, rival, pace)
+        endpoint.latency(pace.latency)
+        went[name] = rival.order("load", rate=pace.rate, seconds=pace.refresh_in + pace.latency + _REST)
+        requests = _total(endpoint)
+        rival.order("drop")
+        rows.append(_row(name, went[name], requests, "1"))
+        if name == AIOMSI:
+            _expect_nobody_noticed(report, "during a refresh", went[name])
             report.expect("requests by aiomsi for one refresh", requests, least=1, most=1)
     report.table(f"one refresh that takes {pace.latency:g} s, at {pace.rate:,} calls/s", rows)
+    report.keep("time line of the refresh, by the moment at which calls began", _time_line(went))
 
 
-async def _outages(report: Report, endpoint: Endpoint, pace: _Pace) -> None:
-    rows = []
-    for name, contender in _CONTENDERS.items():
-        async with contender(endpoint, [_RESOURCE]) as (call,):
-            await _first_token(endpoint, call, pace)
-            endpoint.fail(on=True)
-            tally = await _load(call, pace.rate, pace.refresh_in + pace.outage)
-            requests = _total(endpoint)
-            endpoint.fail(on=False)
-        rows.append(_row(name, tally, requests, f"1 to {_FETCH_MOST}" if name == _OURS else None))
-        if name == _OURS:
-            _expect_nobody_noticed(report, "during an outage", tally)
+def _outages(report: Report, endpoint: Endpoint, company: Mapping[str, Rival], pace: _Pace) -> None:
+    rows, went = [], {}
+    for name, rival in company.items():
+        _first_token(endpoint, rival, pace)
+        endpoint.fail(on=True)
+        went[name] = rival.order("load", rate=pace.rate, seconds=pace.refresh_in + pace.outage)
+        requests = _total(endpoint)
+        endpoint.fail(on=False)
+        rival.order("drop")
+        rows.append(_row(name, went[name], requests, f"1 to {_FETCH_MOST}" if name == AIOMSI else None))
+        if name == AIOMSI:
+            _expect_nobody_noticed(report, "during an outage", went[name])
             report.expect("requests by aiomsi during an outage", requests, least=1, most=_FETCH_MOST)
     report.table(f"the refresh meets an outage of {pace.outage:g} s, the token is good for a day", rows)
+    report.keep("time line of the outage, by the moment at which calls began", _time_line(went))
 
 
-async def _first_token(endpoint: Endpoint, call: Call, pace: _Pace) -> None:
+def _first_token(endpoint: Endpoint, rival: Rival, pace: _Pace) -> None:
     endpoint.latency(0)
     endpoint.tokens(_RESOURCE, pace.refresh_in, 3600)
-    await call()
+    rival.order("hold", resource=_RESOURCE)
     endpoint.count()
 
 
-async def _load(call: Call, rate: int, seconds: float) -> _Tally:
-    """Call as often as *rate* says for so many *seconds*; who has no answer half a second later gets none."""
-    tally = _Tally()
-    running: set[asyncio.Task[None]] = set()
-    began, begun = time.perf_counter(), 0
-    while (passed := time.perf_counter() - began) < seconds:
-        for _ in range(int(passed * rate) - begun):
-            begun += 1
-            task = asyncio.create_task(tally.follow(call))
-            running.add(task)
-            task.add_done_callback(running.discard)
-        await asyncio.sleep(0.001)
-    if running:
-        _, late = await asyncio.wait(running, timeout=0.5)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-    return tally
+async def _clock_steps(report: Report, endpoint: Endpoint, pace: _Pace) -> None:
+    """Set the clock while calls go on. Not for azure-identity, which asks the process's clock and takes no other."""
+    endpoint.latency(0)
+    endpoint.tokens(_RESOURCE, *[pace.refresh_in] * len(_STEPS), *[3600] * len(_STEPS))
+    went = await asyncio.gather(*(_clock_step(endpoint, pace, step) for step in _STEPS))
+    counts = endpoint.count()
+    rows: list[dict[str, Cell]] = []
+    for step, summary in zip(_STEPS, went, strict=True):
+        requests = counts[_resource_of(step)] - 1
+        row: dict[str, Cell] = {"step": step}
+        rows.append(row | _row(AIOMSI, summary, requests, "1"))
+        _expect_nobody_noticed(report, f"while the clock is set by {step}", summary)
+        report.expect(f"requests by aiomsi while the clock is set by {step}", requests, least=1, most=1)
+    report.table("the wall clock is set before a refresh is due", rows)
+
+
+async def _clock_step(endpoint: Endpoint, pace: _Pace, step: str) -> dict[str, Any]:
+    clock = _SetClock()
+    async with TokenProvider(source(endpoint), clock=clock) as provider:
+        call = partial(provider.token, _resource_of(step))
+        await call()
+        endpoint.latency(pace.latency)
+        asyncio.get_running_loop().call_later(pace.refresh_in / 4, setattr, clock, "offset", _STEPS[step])
+        return (await load(call, pace.rate, pace.refresh_in + pace.latency)).summary()
+
+
+def _resource_of(step: str) -> str:
+    return f"https://clock{step.replace(' ', '')}.example"
 
 
 def _total(endpoint: Endpoint) -> int:
     return sum(endpoint.count().values())
 
 
-def _expect_nobody_noticed(report: Report, when: str, tally: _Tally) -> None:
-    report.expect(f"callers of aiomsi who waited {when}", tally.waited, least=0, most=0)
-    report.expect(f"errors seen by callers of aiomsi {when}", tally.errors, least=0, most=0)
-    report.expect(f"callers of aiomsi without an answer {when}", tally.calls - tally.answered, least=0, most=0)
+def _expect_nobody_noticed(report: Report, when: str, went: Mapping[str, Any]) -> None:
+    report.expect(f"callers of aiomsi who waited {when}", went["waited"], least=0, most=0)
+    report.expect(f"errors seen by callers of aiomsi {when}", went["errors"], least=0, most=0)
+    report.expect(f"callers of aiomsi without an answer {when}", went["calls"] - went["answered"], least=0, most=0)
 
 
-def _row(name: str, tally: _Tally, requests: int, expected: str | None) -> dict[str, Cell]:
+def _row(name: str, went: Mapping[str, Any], requests: int, expected: str | None) -> dict[str, Cell]:
     return {
-        "waited %": 100 * tally.waited / tally.calls,
+        "waited %": 100 * went["waited"] / went["calls"],
         "who": name,
-        "calls": tally.calls,
-        "waited": tally.waited,
-        "errors": tally.errors,
-        "unanswered": tally.calls - tally.answered - tally.errors,
+        "calls": went["calls"],
+        "waited": went["waited"],
+        "errors": went["errors"],
+        "unanswered": went["calls"] - went["answered"] - went["errors"],
         "requests": requests,
         "expected": expected,
-        "longest call ms": tally.longest * 1e3,
+        "p99 ms": went["p99"] * 1e3,
+        "longest call ms": went["longest"] * 1e3,
     }
+
+
+def _time_line(went: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Cell]]:
+    lines = {name: {number: rest for number, *rest in tally["lines"]} for name, tally in went.items()}
+    rows: list[dict[str, Cell]] = []
+    for number in sorted(set[int]().union(*lines.values())):
+        row: dict[str, Cell] = {"ms": round(number * BIN * 1e3)}
+        for name, line in lines.items():
+            calls, p99, longest = line.get(number, (0, None, None))
+            row[f"{name} calls"] = calls
+            row[f"{name} p99 ms"] = None if p99 is None else p99 * 1e3
+            row[f"{name} max ms"] = None if longest is None else longest * 1e3
+        rows.append(row)
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,44 +1,113 @@
-"""The benchmarks run, and count what they should; what they time is nobody's business here."""
+"""The suite has each benchmark, and runs it by itself. That they count right, CI sees by `python -m benchmarks`."""
 
 from __future__ import annotations
 
-import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
+import _suite
 import pytest
-from kerberos_realm import HINT, lacking
+from _machine import can_compare, machine, other_pythons, versions
+from _results import load
+from _suite import SUITE, Benchmark, run
 
-pytest.importorskip("azure.identity", reason="the benchmarks compare with azure-identity, which is not installed")
+FOLDER = Path(_suite.__file__).parent
+THIS = Path(sys.executable)
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NEEDS_A_SHELL = pytest.mark.skipif(sys.platform == "win32", reason="the program run there is a shell script")
+RECORDED = """
+import pathlib, sys
+record = pathlib.Path(sys.argv[sys.argv.index("--json") + 1])
+record.write_text('{"title": "A title", "python": "3.11.0", "checked": 2, "wrong": [], "tables": {"a": [{"b": 1}]}}')
+"""
 
-NEEDS_KERBEROS = (pytest.mark.kerberos, pytest.mark.skipif(lacking() is not None, reason=HINT))
+
+@pytest.fixture(autouse=True)
+def not_under_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take most of the time, see only what other tests see, and say so on standard error."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of that of the benchmarks."""
+    monkeypatch.setattr(_suite, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def run_suite(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *options]
+    return subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_the_suite_has_each_script_once() -> None:
+    """No benchmark is forgotten."""
+    scripts = [path.stem for path in FOLDER.glob("[!_]*.py")]
+    assert sorted(each.name for each in SUITE) == sorted(scripts)
+
+
+def test_a_benchmark_says_what_it_found(folder: Path) -> None:
+    """What a script writes down is its result."""
+    (folder / "one.py").write_text(RECORDED)
+    result = run(Benchmark("one"), THIS, quick=False)
+    assert (result["title"], result["python"], result["checked"]) == ("A title", "3.11.0", 2)
+    assert (result["tables"], result["wrong"]) == ({"a": [{"b": 1}]}, [])
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_quick_run_is_handed_on(folder: Path, *, quick: bool) -> None:
+    """A script is told that it is to be quick, or not."""
+    (folder / "one.py").write_text(f"{RECORDED}\nassert ('--quick' in sys.argv) is {quick}")
+    assert run(Benchmark("one"), THIS, quick=quick)["wrong"] == []
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("program", "wrong"),
     [
-        "stampede",
-        "hot_path",
-        "middleware",
-        "refresh",
-        pytest.param("detection", marks=NEEDS_A_SHELL),
-        pytest.param("serve", marks=NEEDS_A_SHELL),
-        pytest.param("integrated", marks=NEEDS_KERBEROS),
+        ("import sys; sys.exit(7)", ["it ended with 7"]),
+        (RECORDED + "sys.exit(3)", ["it ended with 3"]),
+        (RECORDED + "print('Task exception was never retrieved', file=sys.stderr)", ["said on standard error: Task"]),
+        ("raise ValueError('no')", ["it ended with 1", "said on standard error: ValueError: no"]),
     ],
 )
-def test_a_quick_run_counts_what_it_should(name: str, tmp_path: Path) -> None:
-    """A benchmark ends well only if requests, errors and waiting callers are as many as expected."""
-    record = tmp_path / "record.json"
-    program = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--json", str(record)]
-    # Not under coverage, which would take most of the time and see only what other tests see.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    ended = subprocess.run(program, env=environ, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
-    assert "counts: as expected" in ended.stdout
-    tables = json.loads(record.read_text(encoding="utf-8"))["tables"]
-    assert any("requests" in title or "requests" in rows[0] for title, rows in tables.items())
+def test_a_benchmark_that_ends_badly_is_wrong(folder: Path, program: str, wrong: list[str]) -> None:
+    """Whoever crashes, or has something on standard error, has not counted what it should."""
+    (folder / "one.py").write_text(program)
+    found = run(Benchmark("one"), THIS, quick=True)["wrong"]
+    assert [what[: len(start)] for what, start in zip(found, wrong, strict=True)] == wrong
+
+
+def test_one_benchmark_can_be_run_alone(tmp_path: Path) -> None:
+    """The suite prints what a script prints, sums it up, and writes all of it down."""
+    pytest.importorskip("azure.identity", reason="the benchmarks compare with azure-identity, which is not installed")
+    ended = run_suite("--quick", "--only", "clients", "--json", str(tmp_path / "results.json"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("\n=== clients\n")
+    assert ended.stdout.endswith(" checked, as expected\n")
+    assert list(load((tmp_path / "results.json").read_text(encoding="utf-8"))["benchmarks"]) == ["clients"]
+
+
+@pytest.mark.parametrize("options", [["--quick", "--write"], ["--only", "nothing"]])
+def test_what_makes_no_sense_is_refused(*, options: list[str]) -> None:
+    """Nothing is measured if it cannot be written down, or is not there."""
+    ended = run_suite(*options)
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_another_python_is_one_that_runs(tmp_path: Path) -> None:
+    """What is no Python of another supported version is not among them, nor is this one."""
+    mine = "{}.{}".format(*sys.version_info)
+    found = other_pythons([tmp_path / "python", THIS])
+    assert mine not in found
+    assert THIS not in found.values()
+    assert not can_compare(tmp_path / "python")
+
+
+def test_nothing_names_the_machine() -> None:
+    """The versions and the sort of machine say neither whose it is nor where things lie on it."""
+    told = " ".join([*versions().values(), *machine().values()])
+    assert not any(name in told for name in (platform.node(), str(Path.home()), platform.release()))
+    assert versions()["python"].endswith(platform.python_version())

@@ -1,0 +1,127 @@
+"""One contender in a process of its own, so that nobody pays for what another one does, or left behind.
+
+It says that it is ready, then obeys one line of JSON after the other, until there are no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import msal
+import requests
+from _calls import load
+from _contenders import aiomsi_token, bearer_token_provider, get_token, shielded
+from _rivals import AIOMSI, BEARER, CONTROL, GET_TOKEN, THREADS
+from _support import peak_memory, stay_on_loopback, without_collector
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from _contenders import Contender
+
+_CONTENDERS: Mapping[str, Contender] = {
+    AIOMSI: aiomsi_token,
+    CONTROL: shielded,
+    BEARER: bearer_token_provider,
+    GET_TOKEN: get_token,
+}
+_THREADS = 200  # As many as a pool can sensibly have; further callers queue for them.
+
+# azure-core puts a refresh off by up to a minute, which is beyond the end of any run here, but changes nothing else.
+_JITTER = "azure.core.pipeline.policies._authentication_async.MAX_REFRESH_JITTER_SECONDS"
+
+
+def main() -> None:
+    """Obey until standard input ends."""
+    stay_on_loopback()
+    for name in ("aiomsi", "azure", "urllib3"):
+        logging.getLogger(name).addHandler(logging.NullHandler())  # Failures here are staged, and counted.
+        logging.getLogger(name).propagate = False
+    name = sys.argv[1]
+    subject = _Threads() if name == THREADS else _Coroutines(_CONTENDERS[name])
+    with asyncio.Runner() as runner, patch(_JITTER, 0):
+        print(json.dumps("ready"), flush=True)
+        for line in sys.stdin:
+            order, details = json.loads(line)
+            print(json.dumps(_obey(subject, runner, order, details)), flush=True)
+
+
+def _obey(subject: _Coroutines | _Threads, runner: asyncio.Runner, order: str, details: dict[str, Any]) -> object:
+    match order:
+        case "peak":
+            return peak_memory()
+        case "race":
+            if isinstance(subject, _Threads):
+                return subject.race(**details)
+            return runner.run(subject.race(**details))
+        case "hold" | "load" | "drop" if isinstance(subject, _Coroutines):
+            return runner.run(getattr(subject, order)(**details))
+        case _:
+            raise ValueError(f"unknown order {order!r}")
+
+
+class _Coroutines:
+    """A contender of this event loop."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.environ = dict(os.environ)
+        self._contender = contender
+        self._opened = AsyncExitStack()
+
+    async def race(self, callers: int, resources: Sequence[str]) -> dict[str, float]:
+        """Let all of them ask at once, for the first time, and return when the last one had a token."""
+        async with self._contender(self, resources) as calls:
+            with without_collector():
+                began, worked = time.perf_counter(), time.process_time()
+                tasks = [asyncio.create_task(calls[number % len(calls)]()) for number in range(callers)]
+                for task in tasks:
+                    await task
+                return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
+
+    async def hold(self, resource: str) -> None:
+        """Start anew, and get a first token."""
+        (self._call,) = await self._opened.enter_async_context(self._contender(self, [resource]))
+        await self._call()
+
+    async def load(self, rate: int, seconds: float) -> dict[str, Any]:
+        """Call at that pace, and return what came of it."""
+        return (await load(self._call, rate, seconds)).summary()
+
+    async def drop(self) -> None:
+        """Let go of all that is held."""
+        await self._opened.aclose()
+
+
+class _Threads:
+    """`msal.ManagedIdentityClient` with its token cache, shared by the threads of a pool."""
+
+    def race(self, callers: int, resources: Sequence[str]) -> dict[str, float]:
+        """Let all of them ask at once, for the first time, and return when the last one had a token."""
+        with requests.Session() as session, ThreadPoolExecutor(min(callers, _THREADS)) as pool:
+            session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_THREADS))
+            client = msal.ManagedIdentityClient(msal.SystemAssignedManagedIdentity(), http_client=session)
+            with without_collector():
+                began, worked = time.perf_counter(), time.process_time()
+                ask = partial(_ask, client)
+                for _ in pool.map(ask, (resources[number % len(resources)] for number in range(callers))):
+                    pass
+                return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
+
+
+def _ask(client: msal.ManagedIdentityClient, resource: str) -> str:
+    token: str = client.acquire_token_for_client(resource=resource)["access_token"]
+    return token
+
+
+if __name__ == "__main__":
+    main()
