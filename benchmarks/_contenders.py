@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from azure.identity.aio import ManagedIdentityCredential, get_bearer_token_provider
-
 from aiomsi import AccessToken, TokenProvider
 from aiomsi.sources import ManagedIdentity, Surroundings, TokenRequest
 
@@ -71,6 +69,8 @@ async def parked(_endpoint: Host, resources: Sequence[str]) -> AsyncIterator[lis
 @asynccontextmanager
 async def get_token(_endpoint: Host, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
     """Ask `azure.identity.aio.ManagedIdentityCredential.get_token`."""
+    from azure.identity.aio import ManagedIdentityCredential  # noqa: PLC0415  (nobody's process holds what is another's)
+
     async with ManagedIdentityCredential() as credential:
         yield [partial(credential.get_token, f"{resource}/.default") for resource in resources]
 
@@ -78,5 +78,7 @@ async def get_token(_endpoint: Host, resources: Sequence[str]) -> AsyncIterator[
 @asynccontextmanager
 async def bearer_token_provider(_endpoint: Host, resources: Sequence[str]) -> AsyncIterator[list[Call]]:
     """Ask `azure.identity.aio.get_bearer_token_provider`, one for each resource."""
+    from azure.identity.aio import ManagedIdentityCredential, get_bearer_token_provider  # noqa: PLC0415  (as above)
+
     async with ManagedIdentityCredential() as credential:
         yield [get_bearer_token_provider(credential, f"{resource}/.default") for resource in resources]

@@ -11,14 +11,10 @@ import logging
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from functools import partial
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import msal
-import requests
 from _calls import load
 from _contenders import aiomsi_token, bearer_token_provider, get_token, shielded
 from _rivals import AIOMSI, BEARER, CONTROL, GET_TOKEN, THREADS
@@ -26,6 +22,7 @@ from _support import peak_memory, stay_on_loopback, without_collector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from _contenders import Contender
 
@@ -35,7 +32,6 @@ _CONTENDERS: Mapping[str, Contender] = {
     BEARER: bearer_token_provider,
     GET_TOKEN: get_token,
 }
-_THREADS = 200  # As many as a pool can sensibly have; further callers queue for them.
 
 # azure-core puts a refresh off by up to a minute, which is beyond the end of any run here, but changes nothing else.
 _JITTER = "azure.core.pipeline.policies._authentication_async.MAX_REFRESH_JITTER_SECONDS"
@@ -48,23 +44,29 @@ def main() -> None:
         logging.getLogger(name).addHandler(logging.NullHandler())  # Failures here are staged, and counted.
         logging.getLogger(name).propagate = False
     name = sys.argv[1]
-    subject = _Threads() if name == THREADS else _Coroutines(_CONTENDERS[name])
-    with asyncio.Runner() as runner, patch(_JITTER, 0):
+    subject = None if name == THREADS else _Coroutines(_CONTENDERS[name])
+    with asyncio.Runner() as runner, _without_jitter(name):
         print(json.dumps("ready"), flush=True)
         for line in sys.stdin:
             order, details = json.loads(line)
             print(json.dumps(_obey(subject, runner, order, details)), flush=True)
 
 
-def _obey(subject: _Coroutines | _Threads, runner: asyncio.Runner, order: str, details: dict[str, Any]) -> object:
+def _without_jitter(name: str) -> AbstractContextManager[object]:
+    return patch(_JITTER, 0) if name in {BEARER, GET_TOKEN} else nullcontext()
+
+
+def _obey(subject: _Coroutines | None, runner: asyncio.Runner, order: str, details: dict[str, Any]) -> object:
     match order:
         case "peak":
             return peak_memory()
         case "race":
-            if isinstance(subject, _Threads):
-                return subject.race(**details)
-            return runner.run(subject.race(**details))
-        case "hold" | "load" | "drop" if isinstance(subject, _Coroutines):
+            if subject is not None:
+                return runner.run(subject.race(**details))
+            from _threads import race  # noqa: PLC0415  (nobody's process holds what is another's)
+
+            return race(**details)
+        case "hold" | "load" | "drop" if subject is not None:
             return runner.run(getattr(subject, order)(**details))
         case _:
             raise ValueError(f"unknown order {order!r}")
@@ -100,27 +102,6 @@ class _Coroutines:
     async def drop(self) -> None:
         """Let go of all that is held."""
         await self._opened.aclose()
-
-
-class _Threads:
-    """`msal.ManagedIdentityClient` with its token cache, shared by the threads of a pool."""
-
-    def race(self, callers: int, resources: Sequence[str]) -> dict[str, float]:
-        """Let all of them ask at once, for the first time, and return when the last one had a token."""
-        with requests.Session() as session, ThreadPoolExecutor(min(callers, _THREADS)) as pool:
-            session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_THREADS))
-            client = msal.ManagedIdentityClient(msal.SystemAssignedManagedIdentity(), http_client=session)
-            with without_collector():
-                began, worked = time.perf_counter(), time.process_time()
-                ask = partial(_ask, client)
-                for _ in pool.map(ask, (resources[number % len(resources)] for number in range(callers))):
-                    pass
-                return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
-
-
-def _ask(client: msal.ManagedIdentityClient, resource: str) -> str:
-    token: str = client.acquire_token_for_client(resource=resource)["access_token"]
-    return token
 
 
 if __name__ == "__main__":
