@@ -307,7 +307,7 @@ async def seen(*, terminal: bool, provider: TokenProvider | None = None) -> str:
     """Return what a person sees of three requests."""
     screen, traffic = StringIO(), Traffic()
     console = Console(file=screen, force_terminal=terminal, width=250)
-    with shown(traffic, None if provider is None else provider.statistics, console):
+    async with shown(traffic, None if provider is None else provider.statistics, console):
         traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
         traffic.observe(received(), TokenAsked("app_service", VAULT, "client_id", CLIENT_ID), Answer(200))
         refused = Answer(403, {"error": {"code": "Forbidden", "message": "No\n\x1b."}})
@@ -372,7 +372,7 @@ def test_what_was_asked_long_ago_is_forgotten() -> None:
     assert traffic.news() == []
 
 
-def test_a_reader_who_has_gone_spoils_nothing() -> None:
+async def test_a_reader_who_has_gone_spoils_nothing() -> None:
     """Whoever reads the lines may stop; requests are answered all the same."""
 
     class Gone(StringIO):
@@ -380,12 +380,12 @@ def test_a_reader_who_has_gone_spoils_nothing() -> None:
             raise BrokenPipeError
 
     traffic = Traffic()
-    with shown(traffic, None, Console(file=Gone(), force_terminal=False)):
+    async with shown(traffic, None, Console(file=Gone(), force_terminal=False)):
         traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
     assert traffic.given == {VAULT: 1}
 
 
-def test_a_reader_who_does_not_read_holds_up_nobody() -> None:
+async def test_a_reader_who_does_not_read_holds_up_nobody() -> None:
     """Even a pipe that is full keeps neither a request nor the end waiting."""
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -394,9 +394,9 @@ def test_a_reader_who_does_not_read_holds_up_nobody() -> None:
             os.write(write, b"x" * 65_536)
     os.set_blocking(write, True)
     traffic = Traffic()
-    with open(write, "w") as full:  # noqa: PTH123  (a descriptor)
+    with os.fdopen(write, "w") as full:
         try:
-            with shown(traffic, None, Console(file=full, force_terminal=False)):
+            async with shown(traffic, None, Console(file=full, force_terminal=False)):
                 for _ in range(10_000):
                     traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
         finally:

@@ -61,7 +61,7 @@ async def serve(options: ServeOptions, announce: Callable[[Variables], object]) 
         except OSError as error:
             raise AiomsiError(f"cannot print what clients must set: {error}") from error
         introduction(options, variables)
-        with shown(traffic, None if provider is None else provider.statistics):
+        async with shown(traffic, None if provider is None else provider.statistics):
             await ended.wait()
 
 

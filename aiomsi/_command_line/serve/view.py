@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from threading import Event, Thread
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import anyio
+import anyio.to_thread
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,7 +21,7 @@ from aiomsi._command_line.serve.options import DOCKER_NAME
 from aiomsi._command_line.serve.traffic import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from rich.console import RenderableType
 
@@ -69,15 +71,15 @@ def _addresses(variables: Variables) -> list[str]:
     return list(dict.fromkeys(f"{url.scheme}://{url.netloc}" for url in values if url.netloc))
 
 
-@contextmanager
-def shown(
+@asynccontextmanager
+async def shown(
     traffic: Traffic, statistics: Callable[[], ProviderStatistics] | None, console: Console | None = None
-) -> Iterator[None]:
+) -> AsyncIterator[None]:
     """Show what is asked while it lasts; *statistics* tells which tokens are held, where there is a provider."""
     console = console or Console(stderr=True, highlight=False)
     selected = "the developer's, not {}" if statistics else "{}"
     if not console.is_terminal:
-        with _lines(traffic, selected, console.file):
+        async with _lines(traffic, selected, console.file):
             yield
         return
 
@@ -89,8 +91,8 @@ def shown(
         yield
 
 
-@contextmanager
-def _lines(traffic: Traffic, selected: str, file: IO[str]) -> Iterator[None]:
+@asynccontextmanager
+async def _lines(traffic: Traffic, selected: str, file: IO[str]) -> AsyncIterator[None]:
     """Write a line for each request into *file*, by a thread: whoever does not read it holds up nobody else."""
     ended = Event()
 
@@ -104,12 +106,13 @@ def _lines(traffic: Traffic, selected: str, file: IO[str]) -> Iterator[None]:
                     return
 
     writer = Thread(target=write, daemon=True)
-    writer.start()
+    await anyio.to_thread.run_sync(writer.start)
     try:
         yield
     finally:
         ended.set()
-        writer.join(_FAREWELL)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(writer.join, _FAREWELL)
 
 
 def _line(request: Entry, selected: str) -> str:
