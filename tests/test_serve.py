@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import shlex
 import signal
 import socket
@@ -383,6 +384,22 @@ async def test_a_reader_who_has_gone_spoils_nothing() -> None:
     async with shown(traffic, None, Console(file=Gone(), force_terminal=False)):
         traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
     assert traffic.given == {VAULT: 1}
+
+
+async def test_lines_come_while_it_lasts() -> None:
+    """Whoever reads along does not wait for the end: what was asked is written a moment later, again and again."""
+    written: queue.Queue[str] = queue.Queue()
+
+    class Screen(StringIO):
+        def write(self, text: str) -> int:
+            written.put(text)
+            return len(text)
+
+    traffic = Traffic()
+    async with shown(traffic, None, Console(file=Screen(), force_terminal=False)):
+        for status in (200, 503):
+            traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(status))
+            assert f" {status} app_service {VAULT}" in await asyncio.to_thread(written.get, timeout=30)
 
 
 async def test_a_reader_who_does_not_read_holds_up_nobody() -> None:

@@ -100,11 +100,11 @@ class Sockets:
         """
         listeners, self._listeners = self._listeners, []
         server, self._server = self._server, None
-        for listener in listeners:
-            listener.close()
         if self._path is not None and self._inode is not None:
             await asyncio.to_thread(_remove, self._path, self._inode)
             self._inode = None
+        for listener in listeners:
+            listener.close()
         if server is None:
             return
         try:
