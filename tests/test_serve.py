@@ -601,7 +601,7 @@ def refuses(environ: Mapping[str, str]) -> bool:
     url = urlsplit(environ["IDENTITY_ENDPOINT"])
     try:
         socket.create_connection((url.hostname, url.port or 0)).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # The latter in the moment in which it stops.
         return True
     return False
 

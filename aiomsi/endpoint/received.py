@@ -34,6 +34,8 @@ class ReceivedRequest:
     received_at: float
     scheme: str = "http"
     remote: str | None = None
+    whole: bool = True
+    """Whether the body is all of what was sent."""
 
     @property
     def form(self) -> Pairs:
@@ -63,16 +65,18 @@ def first_of(pairs: Pairs) -> dict[str, str]:
 
 async def receive(request: web.BaseRequest, received_at: float, host: str | None) -> ReceivedRequest:
     """Read *request*, which speaks to *host*, whole, its body bounded."""
+    body = await _body(request) if request.can_read_body else b""
     return ReceivedRequest(
         method=request.method,
         path=request.path,
         query=tuple(request.query.items()),
         headers=_by_name(request.headers),
-        body=await _body(request) if request.can_read_body else b"",
+        body=body[:_BODY_LIMIT],
         host=host,
         received_at=received_at,
         scheme=request.scheme,
         remote=request.remote or None,
+        whole=len(body) <= _BODY_LIMIT,
     )
 
 
@@ -84,9 +88,10 @@ def _by_name(headers: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 async def _body(request: web.BaseRequest) -> bytes:
+    """Return the body, or as much of it as shows that it is too long."""
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
         if len(body) > _BODY_LIMIT:
             break
-    return bytes(body[:_BODY_LIMIT])
+    return bytes(body)

@@ -72,7 +72,7 @@ class Reception:
         host = recognise(self._rows, request, now)
         received = await receive(request, now, None if isinstance(host, Answer) else host.name)
         self._remember(self.requests, received)
-        if (objection := self._objection(received, request)) is not None:
+        if (objection := self._objection(received)) is not None:
             return await self._refuse(received, objection, {})
         if isinstance(host, Answer):
             return await self._refuse(received, host, {})
@@ -92,8 +92,8 @@ class Reception:
         self._tell(received, verdict, Answer(response.status))
         return response
 
-    def _objection(self, received: ReceivedRequest, request: web.BaseRequest) -> Answer | None:
-        if not request.content.at_eof():
+    def _objection(self, received: ReceivedRequest) -> Answer | None:
+        if not received.whole:
             return _forbidden(413, "The body is longer than that of any request for a token.")
         said = None if self._guard is None else self._guard.objection(received, self._names)
         return None if said is None else _forbidden(403, said)
