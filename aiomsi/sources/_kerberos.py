@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import anyio.to_thread
+
 from aiomsi._clock import time_limit
 from aiomsi._errors import AiomsiError, EndpointError, SecurityError, SourceUnavailableError, TokenRefusedError
 from aiomsi.sources._redaction import redact
@@ -80,7 +82,10 @@ async def logged_in_user(platform: str, cache: str | None, clock: Clock, deadlin
         SourceUnavailableError: nobody is logged in, or the extra is not installed.
         EndpointError: it took too long.
     """
-    return await _apart(_windows_user if platform == "win32" else lambda: _ticket_owner(cache), clock, deadline)
+    if platform == "win32":
+        return await _apart(_windows_user, clock, deadline)
+    await anyio.to_thread.run_sync(_library)
+    return await _apart(lambda: _ticket_owner(cache), clock, deadline)
 
 
 async def begin(host: str, cache: str | None, clock: Clock, deadline: float) -> Handshake:
@@ -91,6 +96,7 @@ async def begin(host: str, cache: str | None, clock: Clock, deadline: float) -> 
         TokenRefusedError: the key distribution centre makes no ticket for that server.
         EndpointError: no key distribution centre answers, or it took too long.
     """
+    await anyio.to_thread.run_sync(_library)
     return await _apart(lambda: _begun(host, cache), clock, deadline)
 
 
@@ -143,7 +149,11 @@ def _windows_user() -> str:
 
 
 def _library() -> Any:
-    """Return pyspnego, once all that it needs to know Kerberos is there too."""
+    """Return pyspnego, once all that it needs to know Kerberos is there too.
+
+    It is loaded in a thread that the end of the process waits for: it is not of Python alone, and a daemon that is
+    stopped in the midst of it takes the process down with it.
+    """
     try:
         import spnego  # noqa: PLC0415  (an extra)
         import spnego.exceptions  # noqa: PLC0415
