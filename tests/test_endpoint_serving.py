@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import stat
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,21 @@ async def test_what_is_at_the_path_by_then_is_somebody_elses(tmp_path: Path) -> 
     path.unlink()
     async with IdentityEndpoint(unix_socket=path):
         path.unlink()
+
+
+async def test_closing_that_is_cancelled_closes_all_the_same(tmp_path: Path) -> None:
+    """Whoever has no patience for the end leaves no listener behind."""
+    path, other = tmp_path / "endpoint", tmp_path / "another name of it"
+    async with IdentityEndpoint(unix_socket=path) as endpoint:
+        os.link(path, other)  # To be reached when the path is gone.
+        assert await ask(endpoint, path=other) == 200
+        closing = asyncio.create_task(endpoint.aclose(grace=30))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await ask(endpoint, path=other)
 
 
 async def test_a_file_is_never_replaced_by_a_socket(tmp_path: Path) -> None:

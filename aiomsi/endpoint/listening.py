@@ -100,22 +100,15 @@ class Sockets:
         """
         listeners, self._listeners = self._listeners, []
         server, self._server = self._server, None
-        if self._path is not None and self._inode is not None:
-            await asyncio.to_thread(_remove, self._path, self._inode)
-            self._inode = None
-        for listener in listeners:
-            listener.close()
-        if server is None:
-            return
+        inode, self._inode = self._inode, None
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    server.pre_shutdown()  # Hangs up on those who ask nothing at the moment.
-                    await server.shutdown(grace)
-        finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE):
-                    await _cut_all(server)
+            if self._path is not None and inode is not None:
+                await asyncio.to_thread(_remove, self._path, inode)
+        finally:  # However impatient the caller is.
+            for listener in listeners:
+                listener.close()
+            if server is not None:
+                await _hang_up(server, grace)
 
     @property
     def _bracketed(self) -> str:
@@ -130,6 +123,19 @@ class Sockets:
     async def _listen_at(self, path: Path, server: web.Server) -> None:
         opened, self._inode = await asyncio.to_thread(_bound, path)
         self._listeners.append(await asyncio.get_running_loop().create_unix_server(server, sock=opened))
+
+
+async def _hang_up(server: web.Server, grace: float) -> None:
+    """Give the requests under way *grace* seconds to be answered, and cut what is left."""
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                server.pre_shutdown()  # Hangs up on those who ask nothing at the moment.
+                await server.shutdown(grace)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await _cut_all(server)
 
 
 async def _cut_all(server: web.Server) -> None:
