@@ -189,6 +189,9 @@ class BearerAuth:
 class _Headers(dict[str, str]):
     """The header of each token, put together once, since a token is long."""
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} headers>"  # Each holds a token.
+
     def __missing__(self, token: str) -> str:
         if len(self) >= _MOST_HEADERS:
             self.clear()

@@ -258,7 +258,7 @@ def test_whatever_happens_nothing_is_left(run: Callable[..., pytest.RunResult]) 
             identity_endpoint.script(then=step)
             waiting = asyncio.create_task(token_provider.token(VAULT))
             while not identity_endpoint.token_requests:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
 
 
         def test_giving_up(identity_endpoint, token_provider):
@@ -278,7 +278,7 @@ def test_whatever_happens_nothing_is_left(run: Callable[..., pytest.RunResult]) 
             identity_endpoint.script(then=Hang())
             waiting = asyncio.create_task(token_provider.token(VAULT))
             while not identity_endpoint.token_requests:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
             assert 1 == 2
         """
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Traffic", "printable"]
 
-_OK = 200
 _HERE = (None, "127.0.0.1", "::1")
 _LAST = 12
 _MOST_NEWS = 1_000  # More in a fraction of a second is nothing that anybody reads.
@@ -59,7 +59,7 @@ class Traffic:
         seen = received, asked, answer
         self._last.append(seen)
         self._news.append(seen)
-        if answer.status != _OK or asked is None:
+        if answer.status != HTTPStatus.OK or asked is None:
             self.refused += 1
         elif asked.resource in self.given or len(self.given) < _MOST_RESOURCES:
             self.given[asked.resource] += 1
@@ -83,7 +83,7 @@ def _entry(received: ReceivedRequest, asked: TokenAsked | None, answer: Answer) 
         resource=printable(asked.resource if asked else received.resource or "-"),
         identity=printable(f"{asked.identity_kind} {asked.identity}") if asked and asked.identity else None,
         status=answer.status,
-        reason=None if answer.status == _OK else _reason(answer),
+        reason=None if answer.status == HTTPStatus.OK else _reason(answer),
     )
 
 

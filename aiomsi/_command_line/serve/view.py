@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from threading import Event, Thread
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -34,7 +35,6 @@ __all__ = ["introduction", "shown"]
 
 _FRAMES_PER_SECOND = 4
 _FAREWELL = 1.0  # Seconds for the last lines.
-_GOOD = 200
 
 
 def introduction(options: ServeOptions, variables: Variables, console: Console | None = None) -> None:
@@ -128,7 +128,7 @@ def _requests(traffic: Traffic, selected: str) -> Table:
     for request in traffic.last:
         identity = selected.format(request.identity) if request.identity else "default"
         said = f"{request.status} {request.reason or ''}".rstrip()
-        answer = Text(said, style="green" if request.status == _GOOD else "red")
+        answer = Text(said, style="green" if request.status == HTTPStatus.OK else "red")
         cells = (_clock(request.at), request.client, request.protocol, request.resource, identity)
         table.add_row(*map(Text, cells), answer)
     total = f"{traffic.given.total():,} tokens given, {traffic.refused:,} refused"
