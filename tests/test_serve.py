@@ -369,8 +369,31 @@ def test_what_was_asked_long_ago_is_forgotten() -> None:
     for number in range(3_000):
         traffic.observe(received(), TokenAsked("imds", f"r{number}"), Answer(200))
     traffic.observe(received(), None, Answer(404))
-    assert (len(traffic.last), len(traffic.news()), len(traffic.given), traffic.refused) == (12, 1_000, 1_000, 1)
-    assert traffic.news() == []
+    assert (len(traffic.last), len(traffic.given), traffic.refused) == (12, 1_000, 1)
+
+
+def test_of_a_flood_the_newest_are_told_and_the_rest_are_counted() -> None:
+    """Nobody reads thousands of lines a second, but nobody is left to think that there were no more."""
+    traffic = Traffic()
+    for number in range(3_000):
+        traffic.observe(received(), TokenAsked("imds", f"r{number}"), Answer(200))
+    left_out, newest = traffic.news()
+    assert (left_out, len(newest), newest[-1].resource) == (2_900, 100, "r2999")
+    assert traffic.news() == (0, [])
+    traffic.observe(received(), TokenAsked("imds", "one more"), Answer(200))
+    left_out, newest = traffic.news()
+    assert (left_out, [entry.resource for entry in newest]) == (0, ["one more"])
+
+
+async def test_lines_that_are_left_out_are_counted() -> None:
+    """In place of the lines that a flood would take there is one that says how many they were."""
+    lines = StringIO()
+    traffic = Traffic()
+    async with shown(traffic, None, Console(file=lines)):
+        for number in range(1_100):
+            traffic.observe(received(), TokenAsked("imds", f"r{number}"), Answer(200))
+    told = lines.getvalue().splitlines()
+    assert sum(int(line.split()[0].replace(",", "")) if line.endswith("more") else 1 for line in told) == 1_100
 
 
 async def test_a_reader_who_has_gone_spoils_nothing() -> None:

@@ -1,7 +1,7 @@
 """What makes a host, and how a request is taken through it.
 
-`recognise` finds the host that was asked. Then `admit` has its *door* check what the request shows, and its *question*
-say what it asks for. In the end its *body* or its *refusal* is the answer.
+`hosts_at` and `recognise` find the host that was asked. Then `admit` has its *door* check what the request shows, and
+its *question* say what it asks for. In the end its *body* or its *refusal* is the answer.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from .received import ReceivedRequest, first_of
 from .tokens import IdentityKind, IssueRefused, TokenAsked, TokenGiven
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from aiohttp import web
+    from collections.abc import Iterable, Mapping, Sequence
 
 Body: TypeAlias = dict[str, str | int]
 Door: TypeAlias = Callable[[ReceivedRequest, Keyring], Awaitable[Answer | None]]
@@ -77,13 +75,16 @@ class Host:
     """The headers of all of its answers."""
 
 
-def recognise(rows: Iterable[Host], request: web.BaseRequest, now: float) -> Host | Answer:
-    """Return the host that *request* speaks to, or how to turn it away at the moment *now*."""
-    tls, path = request.scheme == "https", request.path.removesuffix("/")
-    here = [row for row in rows if row.tls == tls and any(_matches(own, path) for own in (row.path, *row.pages))]
+def hosts_at(rows: Iterable[Host], path: str, *, tls: bool) -> tuple[Host, ...]:
+    """Return the hosts that are asked at *path*; those that share one differ in their versions."""
+    path = path.removesuffix("/")
+    return tuple(row for row in rows if row.tls == tls and any(_matches(own, path) for own in (row.path, *row.pages)))
+
+
+def recognise(here: Sequence[Host], version: str | None, now: float) -> Host | Answer:
+    """Return which host of those *here* speaks that *version*, or how to turn the request away at the moment *now*."""
     if not here:
         return Answer(404)
-    version = request.query.get("api-version")
     # A host without a version of its own shares its path with one that has.
     for wanted in (version, None):
         for row in here:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from .answers import Answers
 from .faults import Answer
 from .hits import Tally
 from .playing import play, respond
-from .protocol import admit, recognise
+from .protocol import admit, hosts_at, recognise
 from .received import ReceivedRequest, receive
 from .script import Performance, Script
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Observer: TypeAlias = "Callable[[ReceivedRequest, TokenAsked | None, Answer], object]"
 """Told of each answer: the request, what it asked for if it did so properly, and what it gets."""
+
+
+_MOST_PATHS = 100
 
 
 class Reception:
@@ -48,7 +51,8 @@ class Reception:
         remembered: int | None,
         observe: Observer | None,
     ) -> None:
-        self._rows = rows
+        # Whoever asks chooses the paths, so only so many are remembered.
+        self._hosts_at = lru_cache(maxsize=_MOST_PATHS)(partial(hosts_at, rows))
         self._keyring = keyring
         self._answers = Answers(issue, wall)
         self._wall = wall
@@ -69,7 +73,8 @@ class Reception:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer *request*."""
         now = self._wall()
-        host = recognise(self._rows, request, now)
+        here = self._hosts_at(request.path, tls=request.scheme == "https")
+        host = recognise(here, request.query.get("api-version"), now)
         received = await receive(request, now, None if isinstance(host, Answer) else host.name)
         self._remember(self.requests, received)
         if (objection := self._objection(received)) is not None:
@@ -83,11 +88,11 @@ class Reception:
         self.tally.admit(host.name, verdict.resource)
         step = self._performance.next_step(now)
         await self._linger()
-        hand_out = partial(self._answers.answer, host, verdict, step)
         if step is None:
-            reply = await hand_out()
+            reply = await self._answers.answer(host, verdict)
             self._tell(received, verdict, reply)
             return respond(reply, host.headers)
+        hand_out = partial(self._answers.answer, host, verdict, step)
         response = await play(step, request, hand_out, host.headers)
         self._tell(received, verdict, Answer(response.status))
         return response

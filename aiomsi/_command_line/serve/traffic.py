@@ -15,7 +15,7 @@ __all__ = ["Entry", "Traffic", "printable"]
 
 _HERE = (None, "127.0.0.1", "::1")
 _LAST = 12
-_MOST_NEWS = 1_000  # More in a fraction of a second is nothing that anybody reads.
+_MOST_NEWS = 100  # More in a fraction of a second is nothing that anybody reads.
 _MOST_RESOURCES = 1_000
 _LONGEST = 200  # Characters of what a client says of itself or wants.
 
@@ -45,6 +45,8 @@ class Traffic:
         # Only kept here, and put into words when they are shown: whoever asks waits for this.
         self._last: deque[Seen] = deque(maxlen=_LAST)
         self._news: deque[Seen] = deque(maxlen=_MOST_NEWS)
+        self._seen = 0
+        self._told = 0  # Of those; by a thread of its own.
         self.given: Counter[str] = Counter()
         """How many tokens, by resource."""
         self.refused = 0
@@ -59,17 +61,19 @@ class Traffic:
         seen = received, asked, answer
         self._last.append(seen)
         self._news.append(seen)
+        self._seen += 1
         if answer.status != HTTPStatus.OK or asked is None:
             self.refused += 1
         elif asked.resource in self.given or len(self.given) < _MOST_RESOURCES:
             self.given[asked.resource] += 1
 
-    def news(self) -> list[Entry]:
-        """Return the requests since this was last asked, the newest of them where there were too many."""
-        found = []
-        while self._news:
-            found.append(_entry(*self._news.popleft()))
-        return found
+    def news(self) -> tuple[int, list[Entry]]:
+        """Return the requests since this was last asked: how many are left out, and the newest, which are not."""
+        seen = self._seen
+        newest = [_entry(*self._news.popleft()) for _ in range(len(self._news))]
+        left_out = max(0, seen - self._told - len(newest))  # Some of the newest may have come since.
+        self._told += left_out + len(newest)
+        return left_out, newest
 
 
 def _entry(received: ReceivedRequest, asked: TokenAsked | None, answer: Answer) -> Entry:

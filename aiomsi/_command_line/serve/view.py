@@ -100,7 +100,10 @@ async def _lines(traffic: Traffic, selected: str, file: IO[str]) -> AsyncIterato
         with suppress(OSError):  # Nobody reads them any more.
             while True:
                 is_last = ended.wait(1 / _FRAMES_PER_SECOND)
-                file.writelines(f"{_line(request, selected)}\n" for request in traffic.news())
+                left_out, newest = traffic.news()
+                lines = [f"{left_out:,} more"] if left_out else []
+                lines += [_line(request, selected) for request in newest]
+                file.writelines(f"{line}\n" for line in lines)
                 file.flush()
                 if is_last:
                     return
