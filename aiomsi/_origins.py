@@ -15,6 +15,7 @@ from aiomsi._resource import resource_of
 
 __all__ = ["Origins"]
 
+_MOST_HOSTS = 1_024  # Whoever chooses where requests go may name any number below a wildcard.
 _PORTS = {"https": 443, "http": 80}
 _SCHEMES = {"https": ("https", "wss"), "http": ("http", "ws")}  # WebSockets begin as such requests (RFC 6455).
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
@@ -61,6 +62,8 @@ class Origins:
         if found is None and wild:
             dot = host.find(".")
             found = wild.get(host[dot:]) if dot > 0 and host.isascii() else None
+            if found is not None and len(exact) < _MOST_HOSTS:  # A service asks few hosts, and each of them often.
+                exact[host] = found
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -125,6 +126,7 @@ MAPPED = {
     "https://*.a.b.c:8443": "5",
     "http://localhost": "6",
 }
+ORIGINS = Origins(MAPPED, allow_http_on_loopback=True)
 PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 LABELS = st.sampled_from(["a", "b", "c", "localhost"]) | st.text(string.ascii_lowercase + "0-_", max_size=3)
 
@@ -150,9 +152,20 @@ def expected(scheme: str, host: str, port: int | None) -> str | None:
     st.sampled_from([None, 443, 80, 8443, 0]) | st.integers(1, 65535),
 )
 def test_nothing_matches_that_was_not_mapped(scheme: str, host: str, port: int | None) -> None:
-    """Whatever the host: it is one of the mapping, or has one label of its own in place of an asterisk."""
-    found = Origins(MAPPED, allow_http_on_loopback=True).resource(scheme, host, port)
-    assert found == expected(scheme, host, port)
+    """Whatever the host, and whatever was asked before: it is one of the mapping, or has a label for an asterisk."""
+    assert ORIGINS.resource(scheme, host, port) == expected(scheme, host, port)
+
+
+def test_any_number_of_hosts_may_be_below_an_asterisk() -> None:
+    """Each of them is found, however often, and they do not fill the memory."""
+    origins = Origins({"https://*.b.c": "all"})
+    tracemalloc.start()
+    try:
+        for number in (*range(20_000), *range(20_000)):
+            assert origins.resource("https", f"h{number}.b.c", None) == "all"
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.text(), st.sampled_from([None, 443]))
