@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from _plots import drawn, without_idle_lines
 from _readme import missing, rewritten
-from _results import dump, load, merged
+from _results import can_merge, dump, load, merged
 
 if TYPE_CHECKING:
     from _results import Document
@@ -16,6 +16,11 @@ _ROOT = Path(__file__).parents[1]
 RESULTS = _ROOT / "benchmarks" / "results.json"
 README = _ROOT / "README.md"
 IMAGES = _ROOT / ".images"
+
+
+def can_add(document: Document) -> bool:
+    """Return whether a part of *document* may take its place among what is stored."""
+    return not RESULTS.exists() or can_merge(load(RESULTS.read_text(encoding="utf-8")), document)
 
 
 def publish(document: Document, *, partly: bool) -> int:

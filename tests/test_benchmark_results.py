@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import _publish
 import pytest
 from _plots import PLOTS, drawn, without_idle_lines
-from _publish import IMAGES, README, RESULTS, publish
+from _publish import IMAGES, README, RESULTS, can_add, publish
 from _readme import measured, missing, rewritten, table
 from _readme_rows import NOT_MEASURED, ROWS, count, quantity, ratio
 from _results import Place, claims, dump, load, merged, summary
@@ -210,6 +210,13 @@ class TestPublish:
         assert load((copy / "results.json").read_text()) == load(dump(document))
         publish(part, partly=False)
         assert load((copy / "results.json").read_text()) == load(dump(part))
+
+    def test_a_part_from_elsewhere_is_known_before_it_is_measured(self, document: Document) -> None:
+        """Nobody measures for minutes what cannot be stored."""
+        assert can_add({**document, "machine": {}})
+        publish(document, partly=False)
+        assert can_add(document)
+        assert not can_add({**document, "machine": {}})
 
 
 class TestPictures:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _machine
 import _suite
 import pytest
 from _machine import can_compare, machine, other_pythons, versions
 from _results import load
-from _suite import SUITE, Benchmark, run
+from _suite import SUITE, Benchmark, lacking, run
 
 FOLDER = Path(_suite.__file__).parent
 THIS = Path(sys.executable)
@@ -85,16 +86,43 @@ def test_one_benchmark_can_be_run_alone(tmp_path: Path) -> None:
     pytest.importorskip("azure.identity", reason="the benchmarks compare with azure-identity, which is not installed")
     ended = run_suite("--quick", "--only", "clients", "--json", str(tmp_path / "results.json"))
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("\n=== clients\n")
+    heading, rest = ended.stdout.split("\n", 1)
+    assert all(told in heading for told in [*versions().values(), *machine().values()])
+    assert rest.startswith("\n=== clients\n")
     assert ended.stdout.endswith(" checked, as expected\n")
     assert list(load((tmp_path / "results.json").read_text(encoding="utf-8"))["benchmarks"]) == ["clients"]
 
 
-@pytest.mark.parametrize("options", [["--quick", "--write"], ["--only", "nothing"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--quick", "--write"],
+        ["--only", "nothing"],
+        ["--json", "nowhere/results.json"],
+        ["--json", "."],
+        ["--python", "nowhere/python"],
+        ["--python", sys.executable],
+    ],
+)
 def test_what_makes_no_sense_is_refused(*, options: list[str]) -> None:
     """Nothing is measured if it cannot be written down, or is not there."""
     ended = run_suite(*options)
     assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_what_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark that is named, and lacks something, is not left out as if nobody had asked for it."""
+    monkeypatch.setattr(_suite, "SUITE", (Benchmark("one"), Benchmark("two", needs=lambda: "a moon")))
+    assert lacking(["one", "two"]) == "two needs a moon"
+    assert lacking(["one"]) is None
+
+
+def test_another_python_has_the_same_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured elsewhere is the same as here, so a Python with another azure-identity is not asked."""
+    pytest.importorskip("azure.identity", reason="the benchmarks compare with azure-identity, which is not installed")
+    assert can_compare(THIS)
+    monkeypatch.setattr(_machine, "versions", lambda: versions() | {"azure-identity": "0"})
+    assert not can_compare(THIS)
 
 
 def test_another_python_is_one_that_runs(tmp_path: Path) -> None:
