@@ -18,7 +18,7 @@ from unittest.mock import patch
 from _calls import load
 from _contenders import aiomsi_token, bearer_token_provider, get_token, shielded
 from _rivals import AIOMSI, BEARER, CONTROL, GET_TOKEN, THREADS
-from _support import peak_memory, stay_on_loopback, without_collector
+from _support import forget_peak, peak_memory, stay_on_loopback, without_collector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,18 +58,21 @@ def _without_jitter(name: str) -> AbstractContextManager[object]:
 
 def _obey(subject: _Coroutines | None, runner: asyncio.Runner, order: str, details: dict[str, Any]) -> object:
     match order:
-        case "peak":
-            return peak_memory()
         case "race":
-            if subject is not None:
-                return runner.run(subject.race(**details))
-            from _threads import race  # noqa: PLC0415  (nobody's process holds what is another's)
-
-            return race(**details)
+            forget_peak()
+            return _race(subject, runner, details) | {"peak": peak_memory()}
         case "hold" | "load" | "drop" if subject is not None:
             return runner.run(getattr(subject, order)(**details))
         case _:
             raise ValueError(f"unknown order {order!r}")
+
+
+def _race(subject: _Coroutines | None, runner: asyncio.Runner, details: dict[str, Any]) -> dict[str, float]:
+    if subject is not None:
+        return runner.run(subject.race(**details))
+    from _threads import race  # noqa: PLC0415  (nobody's process holds what is another's)
+
+    return race(**details)
 
 
 class _Coroutines:

@@ -13,7 +13,10 @@ import _suite
 import pytest
 from _machine import can_compare, machine, other_pythons, versions
 from _results import load
+from _rivals import CONTROL
 from _suite import SUITE, Benchmark, lacking, run
+from _support import forget_peak, peak_memory
+from stampede import WHO, memory_row
 
 FOLDER = Path(_suite.__file__).parent
 THIS = Path(sys.executable)
@@ -132,6 +135,32 @@ def test_another_python_is_one_that_runs(tmp_path: Path) -> None:
     assert mine not in found
     assert THIS not in found.values()
     assert not can_compare(tmp_path / "python")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not say how much it is")
+def test_a_peak_of_memory_is_that_of_one_measurement() -> None:
+    """What a process had before counts for nothing."""
+    forget_peak()
+    before = peak_memory()
+    much = bytearray(64 << 20)
+    peak = peak_memory()
+    del much
+    forget_peak()
+    after = peak_memory()
+    assert before is not None
+    assert peak is not None
+    assert after is not None
+    assert peak - before > 60
+    assert after - before < 30
+
+
+def test_memory_is_compared_for_as_many_callers() -> None:
+    """Whoever had fewer callers than the control has no ratio to it, nor has what is next to nothing."""
+    rest = dict.fromkeys(WHO, 10.0)
+    row = memory_row((10_000, 1), {"aiomsi": [12.0, 11.0, 13.0], CONTROL: [14.0] * 3}, rest)
+    assert (row["aiomsi / control"], row["aiomsi MB"], row["azure get_token / control"]) == (0.5, 2.0, None)
+    row = memory_row((1, 1), {"aiomsi": [10.1], CONTROL: [10.0]}, rest)
+    assert row["aiomsi / control"] is None
 
 
 def test_nothing_names_the_machine() -> None:
