@@ -38,8 +38,8 @@ def measured(document: Document) -> str:
     dates = sorted({result["date"] for result in document["benchmarks"].values()})
     when = " to ".join(dates if len(dates) < 2 else (dates[0], dates[-1]))
     return textwrap.fill(
-        f"Measured {when} with {setting(document)}, everything on loopback; times are medians of interleaved repeats. "
-        "In brackets: azure-identity's bearer token provider.",
+        f"Measured {when} with {setting(document)}, everything on loopback; times are medians of interleaved repeats, "
+        "outages and fleets are simulated. In brackets: azure-identity's bearer token provider.",
         _WIDTH,
         break_on_hyphens=False,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import aiohttp
 from _contenders import source
-from _support import Endpoint, Report, at_least, at_most, without_collector
+from _support import Endpoint, Report, at_least, at_most, spread, without_collector
 from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.rest import HttpRequest
@@ -166,7 +166,13 @@ def _row(name: str, seconds: Mapping[str, list[float]]) -> dict[str, Cell]:
     ratio = median(mine / ours for mine, ours in zip(seconds[name], seconds[_WILD], strict=True))
     nanoseconds = median(seconds[name]) * 1e9
     target = f"over 2: {at_least(ratio, 2).split()[-1]}" if name == _POLICY else at_most(nanoseconds, _TARGET, " ns")
-    return {"x wildcard": ratio, "who": name, "ns": nanoseconds, "target": target}
+    return {
+        "x wildcard": ratio,
+        "who": name,
+        "ns": nanoseconds,
+        "spread %": spread(seconds[name]),
+        "target": target,
+    }
 
 
 async def _on_loopback(report: Report, provider: TokenProvider, added: float, rounds: int) -> None:
@@ -197,6 +203,7 @@ async def _on_loopback(report: Report, provider: TokenProvider, added: float, ro
             "x bare": median(mine / bare for mine, bare in zip(times, seconds[_BARE], strict=True)),
             "request": name,
             "us": median(times) * 1e6,
+            "spread %": spread(times),
             "of it the above": f"{share:.2f} %" if name == _AUTH else None,
             "target": at_most(share, _SHARE_TARGET, " %") if name == _AUTH else None,
         }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from _contenders import aiomsi_token, bearer_token_provider, parked, shielded
 from _rivals import AIOMSI, BEARER, CONTROL
-from _support import Endpoint, Report, at_most, without_collector
+from _support import Endpoint, Report, at_most, spread, without_collector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 _FOR_EVER = 600.0
 _FLOOR = "task on a bare future"
-_WAITERS: Mapping[str, Contender] = {_FLOOR: parked, AIOMSI: aiomsi_token, CONTROL: shielded}
+_WAITERS: Mapping[str, Contender] = {
+    _FLOOR: parked,
+    AIOMSI: aiomsi_token,
+    CONTROL: shielded,
+    BEARER: bearer_token_provider,
+}
 _CROWDS: Mapping[str, Contender] = {AIOMSI: aiomsi_token, CONTROL: shielded, BEARER: bearer_token_provider}
 _SEED = 20_260_101
 
@@ -55,6 +60,7 @@ async def _at_random(report: Report, endpoint: Endpoint, callers: int, latency: 
         if name == AIOMSI:
             report.expect("requests by aiomsi while callers are cancelled", requests, least=1, most=1)
             report.expect("tokens for who was not cancelled", tokens, least=callers - cancelled, most=callers)
+            report.expect("errors seen by callers of aiomsi", errors, least=0, most=0)
     report.table("callers cancelled at random while they wait, the one who came first among them", rows)
 
 
@@ -105,6 +111,7 @@ async def _cancellations(report: Report, endpoint: Endpoint, waiters: int, repea
             "x bare future": seconds / middle[_FLOOR],
             "who": name,
             "seconds": seconds,
+            "spread %": spread(times[name]),
             "target": at_most(seconds, target, " s") if name == AIOMSI else None,
         }
         for name, seconds in middle.items()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import _machine
 import _suite
+import outage
 import pytest
 from _machine import can_compare, machine, other_pythons, versions
 from _results import load
@@ -161,6 +162,14 @@ def test_memory_is_compared_for_as_many_callers() -> None:
     assert (row["aiomsi / control"], row["aiomsi MB"], row["azure get_token / control"]) == (0.5, 2.0, None)
     row = memory_row((1, 1), {"aiomsi": [10.1], CONTROL: [10.0]}, rest)
     assert row["aiomsi / control"] is None
+
+
+def test_an_outage_is_what_happens_in_it() -> None:
+    """The minute after an outage, which shows when tokens are back, adds to no count of the outage."""
+    seen = outage.simulate(outage.CONTENDERS["aiomsi"], 1, holding=False)
+    assert (seen.calls, seen.answered, seen.errors.total()) == (600, 0, 600)
+    assert max(seen.attempts) < 600
+    assert seen.back is not None
 
 
 def test_nothing_names_the_machine() -> None:
