@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-AIOMSI, CONTROL = "aiomsi", "control: shielded task"
+AIOMSI, CONTROL, FLOOR = "aiomsi", "control: shielded task", "task on a bare future"
 BEARER, GET_TOKEN, THREADS = "azure bearer provider", "azure get_token", "msal in threads"
 
 _PROGRAM = Path(__file__).with_name("_rival.py")
