@@ -1,24 +1,27 @@
 """Calls with a token in hand, of one library on one event loop: `_warm.py "aiomsi on asyncio"`.
 
-It says that it is ready, then measures once for every line, until there are no more.
+It measures on demand (see `_on_demand.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from _support import stay_on_loopback, without_collector
+from _on_demand import measure_on_demand
+from _support import without_collector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
     from contextlib import AbstractAsyncContextManager
+
+    from _on_demand import Measure
 
     from aiomsi import TokenProvider
 
@@ -119,15 +122,8 @@ _LIBRARIES: Mapping[str, Callable[[], AbstractAsyncContextManager[Spins]]] = {"a
 
 def main() -> None:
     """Measure until standard input ends."""
-    stay_on_loopback()
     library, _, loop = sys.argv[1].split()
-    with asyncio.Runner(loop_factory=_factory(loop)) as runner:
-        opened = AsyncExitStack()
-        spins = runner.run(_open(opened, _LIBRARIES[library]))
-        print(json.dumps("ready"), flush=True)
-        for _ in sys.stdin:
-            print(json.dumps(runner.run(_measure(spins))), flush=True)
-        runner.run(opened.aclose())
+    measure_on_demand(_opened(_LIBRARIES[library]()), _factory(loop))
 
 
 def _factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -138,12 +134,14 @@ def _factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _open(opened: AsyncExitStack, library: Callable[[], AbstractAsyncContextManager[Spins]]) -> Spins:
+@asynccontextmanager
+async def _opened(library: AbstractAsyncContextManager[Spins]) -> AsyncIterator[Measure]:
     """Fetch the tokens; everybody has the same control, in the same process."""
-    spins = {EMPTY: (_spin_empty, _Empty(), RESOURCE, _CALLS), **await opened.enter_async_context(library())}
-    for spin, subject, resource, _ in spins.values():
-        await spin(subject, resource, 100)
-    return spins
+    async with library as calls:
+        spins: Spins = {EMPTY: (_spin_empty, _Empty(), RESOURCE, _CALLS), **calls}
+        for spin, subject, resource, _ in spins.values():
+            await spin(subject, resource, 100)
+        yield partial(_measure, spins)
 
 
 async def _measure(spins: Spins) -> dict[str, float]:
