@@ -34,13 +34,15 @@ def main() -> int:
     if options.write and options.only and not can_add(document):
         sys.exit("what is stored was measured with other versions, or elsewhere: run all of it anew")
     print(setting(document))
-    document["benchmarks"].update(_results(_chosen(options.only), options.python, quick=options.quick))
+    left_out: list[str] = []
+    chosen = _chosen(options.only, left_out)
+    document["benchmarks"].update(_results(chosen, options.python, left_out, quick=options.quick))
     print(f"\n=== summary\n{summary(document)}")
     if options.json is not None:
         options.json.write_text(dump(document), encoding="utf-8")
     if any(result["wrong"] for result in document["benchmarks"].values()):
         return 1
-    return publish(document, partly=bool(options.only)) if options.write else 0
+    return publish(document, left_out, partly=bool(options.only)) if options.write else 0
 
 
 def _options() -> argparse.Namespace:
@@ -73,7 +75,7 @@ def _wrong(pythons: list[Path], json: Path | None) -> str | None:
     return None
 
 
-def _chosen(only: Sequence[str]) -> Iterator[Benchmark]:
+def _chosen(only: Sequence[str], left_out: list[str]) -> Iterator[Benchmark]:
     for benchmark in SUITE:
         if only and benchmark.name not in only:
             continue
@@ -81,9 +83,12 @@ def _chosen(only: Sequence[str]) -> Iterator[Benchmark]:
             yield benchmark
         else:
             print(f"\n=== {benchmark.name} is left out: it needs {missing}")
+            left_out.append(benchmark.name)
 
 
-def _results(chosen: Iterator[Benchmark], named: list[Path], *, quick: bool) -> Iterator[tuple[str, Result]]:
+def _results(
+    chosen: Iterator[Benchmark], named: list[Path], left_out: list[str], *, quick: bool
+) -> Iterator[tuple[str, Result]]:
     for benchmark in chosen:
         yield _result(benchmark.name, benchmark, Path(sys.executable), quick=quick)
         if not benchmark.every_python or quick:  # What is counted does not depend on the Python.
@@ -93,9 +98,8 @@ def _results(chosen: Iterator[Benchmark], named: list[Path], *, quick: bool) -> 
             if can_compare(python):
                 yield _result(name, benchmark, python, quick=quick)
             else:
-                print(
-                    f"\n=== {name} is left out: azure-identity and the like are not there in the versions that are here"
-                )
+                print(f"\n=== {name} is left out: azure-identity and the like are not there in the same versions")
+                left_out.append(name)
 
 
 def _result(name: str, benchmark: Benchmark, python: Path, *, quick: bool) -> tuple[str, Result]:

@@ -10,6 +10,8 @@ from _readme import missing, rewritten
 from _results import can_merge, dump, load, merged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from _results import Document
 
 _ROOT = Path(__file__).parents[1]
@@ -23,8 +25,8 @@ def can_add(document: Document) -> bool:
     return not RESULTS.exists() or can_merge(load(RESULTS.read_text(encoding="utf-8")), document)
 
 
-def publish(document: Document, *, partly: bool) -> int:
-    """Write all that shows what was found; return 1 if the README lacks a number, since it was not measured.
+def publish(document: Document, left_out: Sequence[str] = (), *, partly: bool) -> int:
+    """Write all that shows what was found; return 1 if something was *left_out*, or the README lacks a number.
 
     What was measured *partly* takes the place of what is stored for the same benchmarks, and leaves the others.
     """
@@ -36,7 +38,7 @@ def publish(document: Document, *, partly: bool) -> int:
     README.write_text(rewritten(README.read_text(encoding="utf-8"), document), encoding="utf-8")
     for name, picture in drawn(document).items():
         (IMAGES / name).write_text(picture, encoding="utf-8")
-    lacking = missing(document)
+    lacking = [*missing(document), *left_out]
     print(f"\nwritten: {RESULTS.name}, README.md, {', '.join(drawn(document)) or 'no pictures'}")
     if lacking:
         print("\n  ".join(["not measured:", *lacking]))

@@ -17,8 +17,9 @@ from unittest.mock import patch
 
 from _calls import load
 from _contenders import aiomsi_token, bearer_token_provider, get_token, parked, shielded
+from _memory import forget_peak, peak_memory
 from _rivals import AIOMSI, BEARER, CONTROL, FLOOR, GET_TOKEN, THREADS
-from _support import forget_peak, peak_memory, stay_on_loopback, without_collector
+from _support import stay_on_loopback, without_collector
 from _waiting import all_at_once, cancel, thin, weigh
 
 if TYPE_CHECKING:

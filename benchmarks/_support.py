@@ -216,20 +216,6 @@ def at_least(value: float, target: float, unit: str = "") -> str:
     return f">= {target:g}{unit} {'met' if value >= target else 'missed'}"
 
 
-def forget_peak() -> None:
-    """Let `peak_memory` begin anew with what this process has now, where the system can do that."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_memory() -> float | None:
-    """Return the most memory that this process has had, in MB, or None where the system does not say."""
-    for line in _lines("/proc/self/status"):  # Not getrusage, which counts what a parent had before it started us.
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
-
-
 def spread(values: Sequence[float]) -> float:
     """Return how far apart the middle half of *values* is, in percent of their median."""
     if len(values) < 2:

@@ -120,8 +120,12 @@ async def _on_loopback(report: Report, endpoint: Endpoint, added: float, rounds:
                     took = await _spin_session(session, url, None, calls) / calls
                 if number:
                     seconds[name].append(took)
+    report.table(f"a request on loopback (medians of {2 * rounds})", _loopback_rows(seconds, added))
+
+
+def _loopback_rows(seconds: Mapping[str, list[float]], added: float) -> list[dict[str, Cell]]:
     share = added / (median(seconds[_BARE]) * 1e9) * 100
-    rows: list[dict[str, Cell]] = [
+    return [
         {
             "x bare": median(mine / bare for mine, bare in zip(times, seconds[_BARE], strict=True)),
             "request": name,
@@ -132,7 +136,6 @@ async def _on_loopback(report: Report, endpoint: Endpoint, added: float, rounds:
         }
         for name, times in seconds.items()
     ]
-    report.table(f"a request on loopback (medians of {2 * rounds})", rows)
 
 
 async def _do_nothing(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

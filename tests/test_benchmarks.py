@@ -13,10 +13,10 @@ import _suite
 import outage
 import pytest
 from _machine import can_compare, machine, other_pythons, versions
+from _memory import forget_peak, peak_memory
 from _results import load
 from _rivals import CONTROL
 from _suite import SUITE, Benchmark, lacking, run
-from _support import forget_peak, peak_memory
 from stampede import WHO, memory_row
 
 FOLDER = Path(_suite.__file__).parent
