@@ -68,6 +68,7 @@ def _two(template: str, first: Place, second: Place, column: str, written: Forma
 
 _PERCENT = partial(quantity, "%")
 _SECONDS = partial(quantity, "s")
+_MILLISECONDS = partial(quantity, "ms")
 _MEGABYTES = partial(quantity, "MB")
 _NANOSECONDS = partial(quantity, "ns")
 
@@ -110,7 +111,7 @@ def _served() -> Place:
 
 def _laptop(seconds: str, who: str) -> Number:
     place = Place("detection", f"a first token, all imported *; `az` takes {seconds} s", {"who": who})
-    return Number(place, "x tool alone", ratio)
+    return Number(place, "ms", _MILLISECONDS)
 
 
 def _laptops(seconds: str) -> tuple[Text, Text]:
@@ -215,11 +216,11 @@ ROWS: tuple[tuple[str, Text, Text], ...] = (
         _NO_RIVAL,
     ),
     (
-        "a first token on a laptop, in times of `az` alone, which takes 0.3 s",
+        "a first token on a laptop whose `az` takes 0.3 s",
         *_laptops("0.3"),
     ),
     (
-        "… which takes 1.5 s",
+        "… whose `az` takes 1.5 s",
         *_laptops("1.5"),
     ),
     (
