@@ -6,11 +6,9 @@ It measures on demand (see `_on_demand.py`).
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -90,15 +88,10 @@ async def _spin_policy(subject: Any, request: Any, _send: object, calls: int) ->
     return time.perf_counter() - began
 
 
-@dataclass
-class _Host:
-    environ: dict[str, str]
-
-
 @asynccontextmanager
 async def _aiomsi() -> AsyncIterator[Measure]:
     import aiohttp  # noqa: PLC0415  (nobody's process holds what is another's)
-    from _contenders import source  # noqa: PLC0415  (as above)
+    from _contenders import source_here  # noqa: PLC0415  (as above)
     from yarl import URL  # noqa: PLC0415  (as above)
 
     from aiomsi import BearerAuth, TokenProvider  # noqa: PLC0415  (as above)
@@ -106,7 +99,7 @@ async def _aiomsi() -> AsyncIterator[Measure]:
     def request(url: str) -> aiohttp.ClientRequest:
         return aiohttp.ClientRequest("GET", URL(url), loop=asyncio.get_running_loop())
 
-    async with TokenProvider(source(_Host(dict(os.environ)))) as provider:
+    async with TokenProvider(source_here()) as provider:
         await provider.token(RESOURCE)
         auth = BearerAuth(provider, {"https://my.vault.azure.net": RESOURCE, "https://*.vault.azure.net": RESOURCE})
         spins: Spins = {

@@ -6,11 +6,9 @@ It measures on demand (see `_on_demand.py`).
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -91,18 +89,13 @@ async def _spin_nothing(calls: int) -> float:
     return time.perf_counter() - began
 
 
-@dataclass
-class _Host:
-    environ: dict[str, str]
-
-
 @asynccontextmanager
 async def _aiomsi() -> AsyncIterator[Spins]:
-    from _contenders import source  # noqa: PLC0415  (nobody's process holds what is another's)
+    from _contenders import source_here  # noqa: PLC0415  (nobody's process holds what is another's)
 
     from aiomsi import TokenProvider  # noqa: PLC0415  (as above)
 
-    async with TokenProvider(source(_Host(dict(os.environ)))) as provider:
+    async with TokenProvider(source_here()) as provider:
         yield {TOKEN: (_spin_token, provider, RESOURCE, _CALLS), PEEK: (_spin_peek, provider, RESOURCE, _CALLS)}
 
 
