@@ -97,6 +97,19 @@ def test_one_benchmark_can_be_run_alone(tmp_path: Path) -> None:
     assert list(load((tmp_path / "results.json").read_text(encoding="utf-8"))["benchmarks"]) == ["clients"]
 
 
+@pytest.mark.parametrize(("wrong", "code"), [("[]", 0), ('["requests: 2, expected 1"]', 1)])
+def test_a_wrong_count_fails_the_command(tmp_path: Path, wrong: str, code: int) -> None:
+    """The exit code tells, and the summary says which count it was; what was found is written down all the same."""
+    (tmp_path / "clients.py").write_text(RECORDED.replace('"wrong": []', f'"wrong": {wrong}'))
+    program = "import pathlib, runpy, sys; sys.path.insert(0, 'benchmarks'); import _suite\n"
+    program += f"_suite.FOLDER = pathlib.Path({str(tmp_path)!r}); runpy.run_module('benchmarks', run_name='__main__')"
+    command = [sys.executable, "-c", program, "--only", "clients", "--json", str(tmp_path / "results.json")]
+    ended = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert (ended.returncode, ended.stderr) == (code, "")
+    assert ("clients: requests: 2, expected 1" in ended.stdout) is bool(code)
+    assert (tmp_path / "results.json").exists()
+
+
 @pytest.mark.parametrize(
     "options",
     [
