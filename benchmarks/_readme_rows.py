@@ -110,7 +110,7 @@ def _served() -> Place:
 
 
 def _laptop(seconds: str, who: str) -> Number:
-    place = Place("detection", f"a first token, all imported *; `az` takes {seconds} s", {"who": who})
+    place = Place("detection", f"a first token, *imported *; `az` takes {seconds} s", {"who": who})
     return Number(place, "ms", _MILLISECONDS)
 
 
