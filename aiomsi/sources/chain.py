@@ -132,7 +132,7 @@ async def _if_found(machine: ManagedIdentity, request: TokenRequest, *, probe: b
         return await machine.fetch(request)
     why = "IMDS did not answer a probe" if probe else "its firmware names another maker than Microsoft"
     raise SourceUnavailableError(
-        f"this machine has no managed identity: no variable names a host, and {why}",
+        f"this machine has no managed identity: {machine.unnamed}, and {why}",
         resource=request.resource,
         source=machine.name,
     )
