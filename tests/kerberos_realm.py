@@ -146,9 +146,9 @@ class Realm:
         assert self._silence is not None
         self._calls.append(self._silence.accept()[0])
 
-    def log_in(self, user: str = "alice") -> None:
-        """Get *user* a ticket, in place of those that are there."""
-        self._run("kinit", user, said=f"{_PASSWORD}\n")
+    def log_in(self, user: str = "alice", *, cache: str | None = None) -> None:
+        """Get *user* a ticket, in place of those that are there or in *cache*."""
+        self._run("kinit", *(["-c", cache] if cache else []), user, said=f"{_PASSWORD}\n")
 
     def get_ticket(self, service: str = "HTTP/localhost") -> None:
         """Get who is logged in a ticket for *service*."""

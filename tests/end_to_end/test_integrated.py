@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import sys
 import time
 from dataclasses import dataclass, field
@@ -196,7 +197,43 @@ async def test_an_expired_ticket(company: Company) -> None:
     """It is as good as none, and the server does not see it."""
     company.kerberos.let_expire()
     assert "has expired; run: kinit" in await company.error(SourceUnavailableError)
+    assert company.adfs.requests == []
+    assert "has expired; run: kinit" in await company.error(SourceUnavailableError, username=NAME)
     assert company.adfs.requests == [MEX]
+
+
+@pytest.mark.parametrize(
+    "cache", ["KEYRING:session:nobodys", "KCM:", "DIR:/no-such", "MEMORY:", "FILE:/no-such/\udcff"]
+)
+async def test_no_ticket_in_a_cache_of_another_kind(company: Company, cache: str) -> None:
+    """Wherever tickets are kept, to have none is not to be logged in."""
+    company.environ["KRB5CCNAME"] = cache
+    assert "run: kinit" in await company.error(SourceUnavailableError)
+    assert "run: kinit" in await company.error(SourceUnavailableError, username=NAME)
+
+
+@pytest.mark.parametrize("place", ["DIR:{}/several", "DIR::{}/several/tkt", "FILE:{}/one", "{}/one"])
+async def test_caches_of_other_kinds(company: Company, place: str) -> None:
+    """The tickets are those of the cache that is named, and not those of the process."""
+    cache = place.format(company.kerberos.folder)
+    (company.kerberos.folder / "several").mkdir(exist_ok=True)
+    company.kerberos.log_in(cache=cache)
+    company.kerberos.log_out()
+    company.environ["KRB5CCNAME"] = cache
+    assert claimed((await company.token()).token)["upn"] == NAME
+
+
+async def test_no_password_stands_in_for_a_ticket(
+    company: Company, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that lies around for NTLM is not used, with which no server proves itself."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text("CONTOSO:alice:the-password-of-alice\n")
+    monkeypatch.setenv("NTLM_USER_FILE", str(passwords))
+    company.kerberos.log_out()
+    del company.environ["KRB5CCNAME"]
+    assert "run: kinit" in await company.error(SourceUnavailableError, username=NAME)
+    assert company.adfs.shown == []
 
 
 async def test_a_service_that_kerberos_does_not_know(company: Company) -> None:
@@ -272,6 +309,24 @@ async def test_the_process_ends_though_kerberos_hangs(company: Company) -> None:
     assert await process.stdout.readline() == b"EndpointError\n"
     async with asyncio.timeout(10):  # Kerberos waits for 25 seconds and more.
         assert await process.wait() == 0
+
+
+async def test_the_process_ends_though_the_tickets_hang(company: Company, tmp_path: Path) -> None:
+    """Nor does it wait for whoever keeps the tickets, be it only to tell whose they are."""
+    keeper = socket.socket(socket.AF_UNIX)
+    keeper.bind(str(tmp_path / "kcm"))
+    keeper.listen()
+    configuration = tmp_path / "kcm.conf"
+    configuration.write_text(f"[libdefaults]\n    kcm_socket = {tmp_path}/kcm\n")
+    environ = {"PATH": "/usr/bin:/bin", **company.kerberos.environ, **company.environ, "KRB5CCNAME": "KCM:"}
+    environ["KRB5_CONFIG"] = f"{configuration}:{environ['KRB5_CONFIG']}"
+    with keeper:
+        command = (sys.executable, "-P", "-c", PROGRAM)
+        process = await asyncio.create_subprocess_exec(*command, env=environ, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            assert await process.stdout.readline() == b"EndpointError\n"
+            assert await process.wait() == 0
 
 
 # Refusals
