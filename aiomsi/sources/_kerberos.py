@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 import re
 import sys
@@ -180,6 +181,9 @@ def _library() -> Any:
         raise SourceUnavailableError(
             "a login with a Kerberos ticket needs an extra; run: pip install 'aiomsi[integrated]'"
         ) from error
+    log = logging.getLogger("spnego")
+    if log.level == logging.NOTSET:  # Or it would show tickets wherever all debugging is switched on.
+        log.setLevel(logging.INFO)
     return spnego
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import socket
 import sys
 import time
@@ -234,6 +235,13 @@ async def test_no_password_stands_in_for_a_ticket(
     del company.environ["KRB5CCNAME"]
     assert "run: kinit" in await company.error(SourceUnavailableError, username=NAME)
     assert company.adfs.shown == []
+
+
+async def test_no_ticket_in_any_log(company: Company, caplog: pytest.LogCaptureFixture) -> None:
+    """Who has everything logged, that of the libraries too, sees no secret."""
+    caplog.set_level(logging.DEBUG)
+    await company.token()
+    assert [secret for secret in company.secrets if secret in caplog.text] == []
 
 
 async def test_a_service_that_kerberos_does_not_know(company: Company) -> None:
