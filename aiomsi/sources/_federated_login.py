@@ -70,7 +70,7 @@ class FederatedLogin:
         )
         if kind.lower() in ("managed", "unknown"):
             raise SourceUnavailableError(_not_federated(user, kind))
-        if kind.lower() != "federated" or url_problem(metadata_url) is not None:
+        if kind.lower() != "federated" or url_problem(metadata_url) is not None or not audience.isprintable():
             raise MalformedResponseError(f"Entra did not tell who logs {user} in: its answer was {shape(answer.body)}")
         return Realm(metadata_url, audience or _USUAL_AUDIENCE)
 
@@ -99,7 +99,7 @@ class FederatedLogin:
             raise without_frames(error) from None  # They hold what may be the assertion.
 
     def _refusal(self, host: str, sent: Request, answer: Answer) -> AiomsiError:
-        fault = fault_in(answer.body)
+        fault = fault_in(answer.body, *sent.secrets)
         if fault is not None:  # Whatever the status: 500 may well be the fault of whoever asked.
             code, reason = fault
             return TokenRefusedError(

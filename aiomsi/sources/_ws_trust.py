@@ -193,15 +193,15 @@ def assertion_in(reply: bytes, version: Version) -> Assertion:
     return Assertion(content, _GRANT_TYPE.format(grant))
 
 
-def fault_in(reply: bytes) -> tuple[str, str] | None:
-    """Return the code and the reason of the SOAP fault that *reply* is, or None if it is none."""
+def fault_in(reply: bytes, *secrets: str) -> tuple[str, str] | None:
+    """Return the code and the reason, without *secrets*, of the SOAP fault that *reply* is, or None if it is none."""
     try:
         fault = parsed(reply, "a fault").find(f"{_SOAP}Body/{_SOAP}Fault")
     except (MalformedResponseError, SecurityError):
         return None
     if fault is None:
         return None
-    codes = [element.text or "" for element in fault.iter(f"{_SOAP}Value")]
+    codes = [element.text or "" for element in fault.iter(f"{_SOAP}Value")] or [""]
     reason = fault.findtext(f"{_SOAP}Reason/{_SOAP}Text") or "without a reason"
     # The innermost code tells most; its prefix is a namespace.
-    return redact(codes[-1].strip().rpartition(":")[2]) if codes else "", redact(reason)
+    return redact(codes[-1].strip().rpartition(":")[2], *secrets), redact(reason, *secrets)

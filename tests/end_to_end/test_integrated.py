@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 import socket
 import sys
 import time
@@ -352,6 +353,19 @@ async def test_a_fault(company: Company) -> None:
     assert (refused.status, refused.code) == (500, "FailedAuthentication")
 
 
+@pytest.mark.parametrize("place", ["reason", "code"])
+async def test_a_fault_that_shows_the_ticket(company: Company, place: str) -> None:
+    """Who is refused may show the error to others, but not the ticket that the server gives back in it."""
+    said = {"code": "FailedAuthentication", "reason": "Access denied"}
+    company.adfs.instead = lambda: company.adfs.refusal(**{**said, place: company.adfs.shown[-1]})
+    fetching = company.asking()
+    await company.clock.pace(fetching)
+    error = fetching.exception()
+    assert isinstance(error, TokenRefusedError)
+    pieces = [piece for piece in re.split("[/+]", company.secrets[0]) if len(piece) > 8]
+    assert [piece for piece in pieces if piece in f"{error} {error.code}"] == []
+
+
 @pytest.mark.parametrize("status", [500, 503])
 async def test_an_error_that_is_no_fault(company: Company, status: int) -> None:
     """A page of HTML with a status of its own is an outage."""
@@ -461,6 +475,8 @@ async def test_metadata_with_a_senseless_address(company: Company) -> None:
         {"account_type": "Other"},
         {"account_type": "Federated"},
         {"account_type": "Federated", "federation_metadata_url": "no URL"},
+        {"account_type": "Federated", "federation_metadata_url": "https://127.0.0.1:1", "cloud_audience_urn": "\ud800"},
+        {"account_type": "Federated", "federation_metadata_url": "https://127.0.0.1:1", "cloud_audience_urn": "a\0b"},
     ],
     ids=str,
 )
