@@ -6,7 +6,7 @@ Source: Microsoft documentation, "Integrated Windows authentication" (MSAL); OAS
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -18,9 +18,9 @@ from aiomsi._errors import (
     TokenRefusedError,
     without_frames,
 )
-from aiomsi.sources._entra import public_peer
 from aiomsi.sources._kerberos import begin
 from aiomsi.sources._messages import Request
+from aiomsi.sources._proxies import proxy_for
 from aiomsi.sources._redaction import redact, shape
 from aiomsi.sources._refusals import plain_refusal
 from aiomsi.sources._retrying import Patience, persist
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aiomsi.sources._kerberos import Handshake
     from aiomsi.sources._messages import Answer
     from aiomsi.sources._surroundings import Surroundings
+    from aiomsi.sources._transport import Peer
     from aiomsi.sources._ws_trust import Assertion, WindowsTransport
 
 __all__ = ["FederatedLogin", "Realm"]
@@ -58,6 +59,8 @@ class FederatedLogin:
     source: str
     request: TokenRequest
     surroundings: Surroundings
+    entra: Peer
+    """How Entra is reached and known; the federation server is known in the same way."""
 
     async def realm(self, authority: str, user: str) -> Realm:
         """Ask Entra, which is at *authority*, who logs the *user* in."""
@@ -127,7 +130,7 @@ class FederatedLogin:
     async def _send(self, sent: Request) -> Answer:
         if urlsplit(sent.url).scheme != "https":
             raise SecurityError(f"{redact(sent.url)} is not https, so nothing was sent there")
-        peer = await public_peer(sent.url, self.surroundings, self.source)
+        peer = replace(self.entra, proxy=proxy_for(sent.url, self.surroundings))
         async with connect(sent.url, source=self.source, clock=self.request.clock, peer=peer) as line:
             return await line.send(sent, _ATTEMPT_LIMIT, deadline=self.request.deadline, largest=_LARGEST_DOCUMENT)
 

@@ -80,7 +80,7 @@ class IntegratedAuth:
             AiomsiError: see the subclasses.
         """
         # Loaded only now: it is the last of the usual sources, to which few programs come.
-        from aiomsi.sources._entra import Proof, application, entra_token  # noqa: PLC0415
+        from aiomsi.sources._entra import Proof, Route, application, entra_token, public_peer  # noqa: PLC0415
         from aiomsi.sources._federated_login import FederatedLogin  # noqa: PLC0415
 
         with about(request.resource, self.name):
@@ -92,14 +92,16 @@ class IntegratedAuth:
                 authority=self._authority,
             )
             user = self._username or await self._ticket_owner(request)
-            login = FederatedLogin(self.name, request, self._surroundings)
+            entra = await public_peer(app.authority, self._surroundings, self.name)
+            login = FederatedLogin(self.name, request, self._surroundings, entra)
             realm = await login.realm(app.authority, user)
             assertion = await login.assertion(await login.transport(realm), realm.audience)
 
             async def prove() -> Proof:
                 return Proof({"assertion": base64.b64encode(assertion.content).decode()}, assertion.grant_type)
 
-            return await entra_token(app, request, prove, surroundings=self._surroundings)
+            route = Route(app.authority, entra)
+            return await entra_token(app, request, prove, surroundings=self._surroundings, route=route)
 
     async def _ticket_owner(self, request: TokenRequest) -> str:
         from aiomsi.sources._kerberos import logged_in_user  # noqa: PLC0415  (as above)

@@ -33,8 +33,10 @@ from aiomsi import (
     TokenRefusedError,
 )
 from aiomsi.sources import IntegratedAuth, Surroundings, TokenRequest
+from aiomsi.sources._tls import system_trust
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
@@ -145,6 +147,19 @@ async def test_the_chain(company: Company) -> None:
     assertion = base64.b64decode(form["assertion"], validate=True)
     assert list(company.adfs.issued) == [assertion]
     assert is_intact(assertion)
+
+
+async def test_the_authorities_are_read_once(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All four requests of a login believe the same ones, which take time to read."""
+    read: list[Surroundings] = []
+
+    def reading(surroundings: Surroundings) -> ssl.SSLContext | None:
+        read.append(surroundings)
+        return system_trust(surroundings)
+
+    monkeypatch.setattr("aiomsi.sources._entra.system_trust", reading)
+    await company.token()
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("version", ["13", "2005"])
