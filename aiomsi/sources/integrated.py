@@ -88,7 +88,7 @@ class IntegratedAuth:
                 self._surroundings,
                 self.name,
                 client_id=self._client_id,
-                tenant_id=self._tenant_id or _ANY_TENANT,
+                tenant_id=request.tenant_id or self._tenant_id or _ANY_TENANT,
                 authority=self._authority,
             )
             user = self._username or await self._ticket_owner(request)

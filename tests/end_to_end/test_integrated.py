@@ -25,6 +25,7 @@ from ws_trust import BOMB, TRUSTS, metadata, reply
 
 from aiomsi import (
     AiomsiError,
+    ConfigurationError,
     EndpointError,
     MalformedResponseError,
     SecurityError,
@@ -197,6 +198,14 @@ async def test_another_tenant_and_application(company: Company) -> None:
     token = await company.token(tenant_id="fabrikam.com", client_id="11111111-aaaa-4bbb-8ccc-000000000001")
     assert company.entra.requests[1].path == "/fabrikam.com/oauth2/v2.0/token"
     assert claimed(token.token)["appid"] == "11111111-aaaa-4bbb-8ccc-000000000001"
+
+
+async def test_a_tenant_that_makes_no_sense(company: Company) -> None:
+    """Nobody is asked, and no ticket shown, before that is known."""
+    async with TokenProvider(company.source()) as provider:
+        with pytest.raises(ConfigurationError, match="neither a GUID nor a domain"):
+            await provider.access_token(VAULT, tenant_id="../common")
+    assert (company.entra.requests, company.adfs.requests) == ([], [])
 
 
 # Tickets
