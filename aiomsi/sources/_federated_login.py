@@ -41,6 +41,18 @@ __all__ = ["FederatedLogin", "Realm"]
 _ATTEMPT_LIMIT = 15.0  # Seconds for one answer.
 _LARGEST_DOCUMENT = 1024 * 1024  # Metadata of a federation server has some 100 KB.
 _USUAL_AUDIENCE = "urn:federation:MicrosoftOnline"
+# Why there is no way with tickets, by the kind of domain; in a federated one only if its server is not described.
+_NO_WAY = {
+    "managed": (
+        "Entra itself logs {user} in, since the domain is not federated (a managed domain), and it takes no Kerberos"
+        " tickets from programs; run: az login"
+    ),
+    "federated": (
+        "the login page of {user}'s domain takes no Kerberos tickets from programs, as it does not speak WS-Trust; run:"
+        " az login"
+    ),
+    "unknown": "Entra does not know the domain of {user}; give username, as the user is called at Entra",
+}
 _XML = "application/soap+xml, application/xml, text/xml"
 
 
@@ -71,9 +83,10 @@ class FederatedLogin:
             text if isinstance(text := said.get(name), str) else ""
             for name in ("account_type", "federation_metadata_url", "cloud_audience_urn")
         )
-        if kind.lower() in ("managed", "unknown"):
-            raise SourceUnavailableError(_not_federated(user, kind))
-        if kind.lower() != "federated" or url_problem(metadata_url) is not None or not audience.isprintable():
+        kind = kind.lower()
+        if kind in _NO_WAY and not (kind == "federated" and metadata_url):
+            raise SourceUnavailableError(_NO_WAY[kind].format(user=user))
+        if kind != "federated" or url_problem(metadata_url) is not None or not audience.isprintable():
             raise MalformedResponseError(f"Entra did not tell who logs {user} in: its answer was {shape(answer.body)}")
         return Realm(metadata_url, audience or _USUAL_AUDIENCE)
 
@@ -144,12 +157,3 @@ def _question(transport: WindowsTransport, audience: str, handshake: Handshake) 
     }
     envelope = request_for(transport, audience, str(uuid.uuid4()))
     return Request(transport.address, headers, "POST", envelope, (handshake.token,))
-
-
-def _not_federated(user: str, kind: str) -> str:
-    if kind.lower() == "unknown":
-        return f"Entra does not know the domain of {user}; give username, as the user is called at Entra"
-    return (
-        f"Entra itself logs {user} in, since the domain is not federated (a managed domain), and it takes no Kerberos"
-        " tickets from programs; run: az login"
-    )

@@ -497,7 +497,6 @@ async def test_metadata_with_a_senseless_address(company: Company) -> None:
         {},
         {"account_type": None},
         {"account_type": "Other"},
-        {"account_type": "Federated"},
         {"account_type": "Federated", "federation_metadata_url": "no URL"},
         {"account_type": "Federated", "federation_metadata_url": "https://127.0.0.1:1", "cloud_audience_urn": "\ud800"},
         {"account_type": "Federated", "federation_metadata_url": "https://127.0.0.1:1", "cloud_audience_urn": "a\0b"},
@@ -591,6 +590,17 @@ async def test_a_managed_user(company: Company) -> None:
     company.entra.domains.manage(DOMAIN)
     said = await company.error(SourceUnavailableError)
     assert (PRINCIPAL in said, "managed" in said, "az login" in said) == (True, True, True)
+    assert company.adfs.requests == []
+
+
+@pytest.mark.parametrize("named", [{}, {"federation_metadata_url": None}, {"federation_protocol": "SAML20"}], ids=str)
+async def test_a_user_of_another_kind_of_login(
+    company: Company, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    """Not all that domains are federated with speaks WS-Trust; then there is no metadata, and other ways are asked."""
+    monkeypatch.setattr(company.entra.domains, "realm", lambda _user: {"account_type": "Federated", **named})
+    said = await company.error(SourceUnavailableError)
+    assert (PRINCIPAL in said, "WS-Trust" in said, "az login" in said) == (True, True, True)
     assert company.adfs.requests == []
 
 
