@@ -192,6 +192,8 @@ async def test_a_ticket_of_no_user(monkeypatch: pytest.MonkeyPatch, clock: Manua
     [
         ({"username": "alice"}, ValueError, "like alice@contoso.com"),
         ({"username": "a@b/../c"}, ValueError, "like alice@contoso.com"),
+        ({"username": "a\0@contoso.com"}, ValueError, "like alice@contoso.com"),
+        ({"username": "\udcff@contoso.com"}, ValueError, "like alice@contoso.com"),
         ({"username": 1}, TypeError, "username is a string, not int"),
         ({"tenant_id": b"x"}, TypeError, "tenant_id is a string, not bytes"),
         ({"client_id": 1}, TypeError, "client_id is a string"),

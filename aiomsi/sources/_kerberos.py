@@ -2,7 +2,8 @@
 
 That library blocks, for half a minute where a key distribution centre does not answer, and cannot be interrupted; so it
 works in threads that neither the event loop nor the end of the process waits for. Its configuration is that of the
-process (KRB5_CONFIG). A *cache* of tickets is spelt as in KRB5CCNAME; None is the usual one, on Windows the login's.
+process (KRB5_CONFIG). A *cache* of tickets is spelt as in KRB5CCNAME; None is the usual one. On Windows it is always
+the login's.
 
 Source: RFC 4559 (SPNEGO-based Kerberos authentication in HTTP).
 """
@@ -147,9 +148,10 @@ def _ticket_owner(cache: str | None) -> str:
 
     try:
         _take_from(cache)
-        return str(gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos]).name)
+        owner = gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos]).name
     except _failures() as error:
         raise _meaning(str(error), "…") from None
+    return bytes(owner).decode(errors="replace")
 
 
 def _windows_user() -> str:

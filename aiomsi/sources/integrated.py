@@ -24,7 +24,7 @@ __all__ = ["IntegratedAuth"]
 APP_AUTHENTICATION = "d7813711-9094-4ad3-a062-cac3ec74ebe8"
 """The client id of the AppAuthentication library, which Entra knows in every tenant."""
 
-_USER = re.compile(r"[^@\s/\\?#%]+@[0-9A-Za-z.-]+")
+_USER = re.compile(r"[^@\s/\\?#%\x00-\x1f\ud800-\udfff]+@[0-9A-Za-z.-]+")
 _ANY_TENANT = "organizations"
 
 

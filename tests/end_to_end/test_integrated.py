@@ -249,6 +249,14 @@ async def test_caches_of_other_kinds(company: Company, place: str) -> None:
     assert claimed((await company.token()).token)["upn"] == NAME
 
 
+async def test_a_name_that_is_no_text(company: Company) -> None:
+    """Kerberos takes any bytes for a name; Entra is asked about the domain, whatever is before it."""
+    company.kerberos.rename(b"alice", b"k\xe4the")
+    company.entra.domains.manage(DOMAIN)
+    assert "managed" in await company.error(SourceUnavailableError)
+    assert company.entra.requests[0].path == "/common/userrealm/k\ufffdthe@AD.CONTOSO.TEST"
+
+
 async def test_no_password_stands_in_for_a_ticket(
     company: Company, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
