@@ -40,6 +40,7 @@ _CONFIGURATION = """
     default_keytab_name = FILE:{folder}/service.keytab
     default_client_keytab_name = FILE:{folder}/no-such.keytab
     default_rcache_name = file2:{folder}/replays
+    kcm_socket = {folder}/no-such-keeper
 [realms]
     {realm} = {{
         kdc = 127.0.0.1:{port}
