@@ -216,7 +216,7 @@ async def test_everything_said_together(tmp_path: Path) -> None:
     ]
     assert "its firmware names another maker" in lines[0]
     assert "az was not found on the PATH" in lines[1]
-    assert last == "To do: az login"
+    assert last == "To do: install the Azure CLI (https://aka.ms/azure-cli) and run: az login"
     assert caught.value.resource == VAULT
 
 
