@@ -10,7 +10,10 @@ def main() -> None:
         sys.exit("aiomsi: the command line needs an extra; run: pip install 'aiomsi[cli]'")
     from aiomsi._command_line.commands import cli  # noqa: PLC0415  (imports what was just looked for)
 
-    cli(prog_name="aiomsi")
+    try:
+        cli(prog_name="aiomsi")
+    except OSError as error:  # What was found out cannot be written, as to a disk that is full.
+        sys.exit(f"aiomsi: {error}")
 
 
 if __name__ == "__main__":

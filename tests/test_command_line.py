@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +28,6 @@ from aiomsi.sources import AzureCLI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from click.testing import Result
 
@@ -198,6 +199,38 @@ def test_interrupt_is_quiet(portal: BlockingPortal, endpoint: IdentityEndpoint) 
     portal.call(gate.reached)
     process.send_signal(signal.SIGINT)
     assert finish(process) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "called"),
+    [("demo", "presentation.show"), ("doctor", "doctor.command.examined"), ("serve", "serve.command.serve")],
+)
+def test_interrupt_outside_of_the_loop_is_quiet(monkeypatch: pytest.MonkeyPatch, command: str, called: str) -> None:
+    """Ctrl-C before and after the work is no different from one during it."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"aiomsi._command_line.{called}", interrupted)
+    result = CliRunner().invoke(cli, [command])
+    assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("command", [["token", VAULT], ["doctor", VAULT], ["doctor", VAULT, "--json"]])
+def test_output_that_cannot_be_written(endpoint: IdentityEndpoint, command: list[str]) -> None:
+    """A disk that is full is told in a line, as any other failure is."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123  (a device)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "aiomsi", *command],
+            env={**os.environ, **surroundings(endpoint), "AZURE_TOKEN_CREDENTIALS": "prod", "PATH": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"aiomsi: .*No space left on device\n", done.stderr)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the program run here is a shell script")

@@ -788,17 +788,6 @@ def test_interrupt_is_quiet(portal: BlockingPortal, endpoint: IdentityEndpoint) 
     assert (process.communicate(), process.returncode) == (("", ""), 130)
 
 
-def test_interrupt_outside_of_the_loop_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before and after the examination too."""
-
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("aiomsi._command_line.doctor.command.examined", interrupted)
-    result = CliRunner().invoke(cli, ["doctor"])
-    assert (result.exit_code, result.output) == (130, "")
-
-
 def test_other_commands_do_not_pay_for_it() -> None:
     """Neither the doctor nor rich is imported by who wants a token or help."""
     code = (

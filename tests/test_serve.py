@@ -163,6 +163,7 @@ def test_clients_are_told_the_name_that_they_know() -> None:
         "IDENTITY_HEADER": "a b",
     }
     assert renamed(environ, "http://127.0.0.1:80", []) == environ
+    assert renamed({"URL": "http://localhost/x"}, "http://localhost", ["a.example"]) == {"URL": "http://a.example/x"}
 
 
 # Whose tokens
@@ -675,6 +676,11 @@ def test_shells_can_read_it() -> None:
         (["--imds"], 2, "--allow"),
         (["--host", "10.0.0.1"], 2, "--beyond-loopback"),
         (["--emulate", "--lifetime", "0"], 2, "--lifetime"),
+        (["--emulate", "--lifetime", "nan"], 2, "lifetime"),
+        (["--source", ""], 2, "'--source': it is empty"),
+        (["--tenant", ""], 2, "'--tenant': it is empty"),
+        (["--socket", ""], 2, "'--socket': it is empty"),
+        (["--emulate", "--root", ""], 2, "'--root': it is empty"),
         (["--source", "nobody"], 4, "the source is 'nobody'"),
         (["--emulate", "--play", "moon"], 2, "unknown host 'moon'"),
         (["--emulate", "--play", "azure_ml", "--play", "cloud_shell"], 2, "different values of MSI_ENDPOINT"),

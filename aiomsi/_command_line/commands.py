@@ -15,8 +15,18 @@ from aiomsi._command_line.serve.variables import FORMATS, Variables
 __all__ = ["cli"]
 
 _PORT = click.IntRange(0, 65_535)
-_PATH = click.Path(path_type=Path)
 _SECONDS = click.FloatRange(min=0, max=1e9)
+
+
+def _text(value: str) -> str:
+    """Return *value*, but refuse what a shell makes of a variable that is not set."""
+    if not value:
+        raise click.BadParameter("it is empty; leave it out instead")
+    return value
+
+
+def _path(value: str) -> Path:
+    return Path(_text(value))
 
 
 @click.group(
@@ -40,7 +50,9 @@ def cli(context: click.Context) -> None:
     help="The token alone, all that is known of it, or an Authorization header.",
 )
 @click.option("--client-id", metavar="ID", help="Use this user-assigned managed identity, and nothing else.")
-@click.option("--tenant", metavar="TENANT", help="Ask for a token of this tenant, where the source can choose one.")
+@click.option(
+    "--tenant", type=_text, metavar="TENANT", help="Ask for a token of this tenant, where the source can choose one."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say on standard error what is being done.")
 def token(resource: str, output: str, client_id: str | None, tenant: str | None, *, verbose: bool) -> None:
     """Print a token for RESOURCE, such as https://vault.azure.net.
@@ -56,7 +68,9 @@ def token(resource: str, output: str, client_id: str | None, tenant: str | None,
 @click.argument("resource", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object, for a support ticket.")
 @click.option("--client-id", metavar="ID", help="Examine this user-assigned managed identity, and nothing else.")
-@click.option("--tenant", metavar="TENANT", help="Ask for tokens of this tenant, where a source can choose one.")
+@click.option(
+    "--tenant", type=_text, metavar="TENANT", help="Ask for tokens of this tenant, where a source can choose one."
+)
 @click.option(
     "--timeout",
     metavar="SECONDS",
@@ -101,24 +115,28 @@ def demo(callers: int) -> None:
     fake tokens. The exit code is 1 if the crowd took more than one request, or if any caller had to wait for a refresh
     or saw an error.
     """
-    from aiomsi._command_line.demo import play  # noqa: PLC0415  (rich takes its time, which `aiomsi token` has not)
-    from aiomsi._command_line.measurement import Record  # noqa: PLC0415
-    from aiomsi._command_line.presentation import show  # noqa: PLC0415
+    with interruptible(), logs_shown(shown=False):
+        from aiomsi._command_line.demo import play  # noqa: PLC0415  (rich takes its time, which `aiomsi token` has not)
+        from aiomsi._command_line.measurement import Record  # noqa: PLC0415
+        from aiomsi._command_line.presentation import show  # noqa: PLC0415
 
-    record = Record(callers)
-    with logs_shown(shown=False), show(record) as announce:
-        run(play(record, announce))
+        record = Record(callers)
+        with show(record) as announce:
+            run(play(record, announce))
     raise SystemExit(0 if record.kept else 1)
 
 
 @cli.command(epilog=EXIT_CODES_HELP)
 @click.option(
     "--source",
+    type=_text,
     metavar="SOURCE",
     help="Whose tokens: dev (the usual), prod, or a name as in AZURE_TOKEN_CREDENTIALS, such as azure_cli; default is"
     " whatever TokenProvider() would take.",
 )
-@click.option("--tenant", metavar="TENANT", help="Give out tokens of this tenant, where the source can choose one.")
+@click.option(
+    "--tenant", type=_text, metavar="TENANT", help="Give out tokens of this tenant, where the source can choose one."
+)
 @click.option("--allow", metavar="RESOURCE", multiple=True, help="Give out tokens for this resource alone; repeatable.")
 @click.option("--imds", is_flag=True, help="Speak the protocol of IMDS too, which has no secret; needs --allow.")
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen at.")
@@ -132,7 +150,9 @@ def demo(callers: int) -> None:
     help="A name by which clients may ask, too; the first is the one that they are told.",
 )
 @click.option("--beyond-loopback", is_flag=True, help="Let --host be an address that others can reach.")
-@click.option("--socket", type=_PATH, help="Listen at this Unix socket instead, which is for you alone.")
+@click.option(
+    "--socket", type=_path, metavar="PATH", help="Listen at this Unix socket instead, which is for you alone."
+)
 @click.option(
     "--output",
     type=click.Choice(list(FORMATS)),
@@ -148,7 +168,7 @@ def demo(callers: int) -> None:
     help="Emulator: play this host (app_service, app_service_2017, imds, azure_arc, azure_ml, cloud_shell,"
     " service_fabric, entra) instead of the first three; repeatable.",
 )
-@click.option("--root", type=_PATH, help="Emulator: the folder for the files of Arc and Entra.")
+@click.option("--root", type=_path, metavar="PATH", help="Emulator: the folder for the files of Arc and Entra.")
 @click.option(
     "--lifetime",
     type=click.FloatRange(min=0, min_open=True, max=1e9),
@@ -171,8 +191,6 @@ def serve(**options: Any) -> None:
     set, then serves until it is told to end, and shows who asks for what. Each resource is fetched once for all
     clients, and refreshed before they have to wait.
     """
-    from aiomsi._command_line.serve.command import serve  # noqa: PLC0415  (as above)
-
     wanted = ServeOptions(**options)
     wrong = problem(wanted)
     if wrong is not None:
@@ -181,5 +199,7 @@ def serve(**options: Any) -> None:
     def announce(variables: Variables) -> None:
         click.echo(FORMATS[wanted.output](variables))
 
-    with logs_shown(shown=False):
+    with interruptible(), logs_shown(shown=False):
+        from aiomsi._command_line.serve.command import serve  # noqa: PLC0415  (as above)
+
         run(serve(wanted, announce))

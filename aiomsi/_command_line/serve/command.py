@@ -93,6 +93,7 @@ async def _open(options: ServeOptions, issue: Issue, traffic: Traffic, stack: As
             guard=Guard(options.names, advice=_ADVICE),
             hosts=hosts,
             root=root,
+            lifetime=options.lifetime or _DAY,
             latency=options.latency or 0.0,
             date_text=options.date_text,
             remembered=0,

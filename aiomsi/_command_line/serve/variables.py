@@ -32,7 +32,8 @@ def renamed(wanted: Mapping[str, str], url: str, names: Sequence[str]) -> dict[s
     """Return *wanted* with the first of *names*, if there is one, instead of the host in *url*."""
     if not names:
         return dict(wanted)
-    known = f"http://{names[0]}:{urlsplit(url).port}"
+    port = urlsplit(url).port
+    known = f"http://{names[0]}" if port is None else f"http://{names[0]}:{port}"  # A Unix socket has none.
     return {name: value.replace(url, known) for name, value in wanted.items()}
 
 
