@@ -184,6 +184,53 @@ async def test_an_observer_is_told_of_each_answer() -> None:
     ]
 
 
+async def test_an_observer_is_told_of_those_who_leave() -> None:
+    """Whoever hangs up before there is an answer is seen all the same: it may be that the issuer is slow."""
+    seen: list[tuple[str | None, int]] = []
+
+    def observe(_received: ReceivedRequest, asked: TokenAsked | None, answer: Answer) -> None:
+        seen.append((asked.resource if asked else None, answer.status))
+
+    gate = Gate()
+    async with IdentityEndpoint(observe=observe) as endpoint:
+        endpoint.script(gate)
+        asking = asyncio.create_task(ask(endpoint))
+        await gate.reached()
+        asking.cancel()
+        while gate.held:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0)
+    assert seen == [(VAULT, 499)]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", b"Content-Length: 3\r\n\r\nab"],
+    ids=["torn", "slow"],
+)
+async def test_a_body_that_never_is_one_is_refused(monkeypatch: pytest.MonkeyPatch, rest: bytes) -> None:
+    """It is the client's mistake, so it is not told to ask again, and not waited for."""
+    monkeypatch.setattr("aiomsi.endpoint.received._BODY_TIME", 0.05)
+    async with IdentityEndpoint() as endpoint, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(endpoint.url.rpartition(":")[2]))
+        writer.write(b"GET /msi/token?api-version=2019-08-01&resource=r HTTP/1.1\r\nHost: localhost\r\n" + rest)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.skipif(aiohttp.__version__ < "3.14", reason="older ones wait for the first request for ever")
+@pytest.mark.parametrize("sent", [b"", b"GET /msi/token HTTP/1.1\r\nX-Slow: "], ids=["nothing", "half"])
+async def test_who_never_asks_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """Connections on which no request comes, or never all of it, are not kept for ever."""
+    monkeypatch.setattr("aiomsi.endpoint.listening._IDLE_LIMIT", 0.05)
+    async with IdentityEndpoint() as endpoint, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(endpoint.url.rpartition(":")[2]))
+        writer.write(sent)
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_beyond_all_measure_is_refused(*, chunked: bool) -> None:
     """No request for a token is as long, so nothing more of it is read or kept."""

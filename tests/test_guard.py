@@ -50,6 +50,7 @@ async def ask(endpoint: IdentityEndpoint, host: str = "app_service", **headers: 
         {"X_Forwarded_For": "10.0.0.1"},
         {"X_Forwarded_Host": "localhost"},
         {"Forwarded": "for=10.0.0.1"},
+        {"Via": "1.1 proxy.contoso.com"},
     ],
     ids="".join,
 )
@@ -58,6 +59,15 @@ async def test_pages_and_proxies_get_no_token(endpoint: IdentityEndpoint, host: 
     assert await ask(endpoint, host, **telltale) == 403
     assert endpoint.token_requests == []
     assert await ask(endpoint, host) == 200
+
+
+async def test_who_asks_nowhere_is_not_told_about_secrets(endpoint: IdentityEndpoint) -> None:
+    """A mistyped path is another mistake than a wrong secret, and the words say which one it is."""
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{endpoint.url}/msi/tokens") as response:
+            assert (response.status, "path" in (await response.json())["message"]) == (404, True)
+        async with session.get(f"{endpoint.url}/msi/token?api-version=2019-08-01&resource=r") as response:
+            assert (response.status, "secret" in (await response.json())["message"]) == (403, True)
 
 
 async def test_node_is_no_page(endpoint: IdentityEndpoint) -> None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from .received import ReceivedRequest
 
-# What browsers add to the requests of a page (Fetch standard), and proxies to those that they pass on (RFC 7239).
-_TELLTALES = frozenset({"origin", "forwarded"})
+# What browsers add to the requests of a page (Fetch standard), and proxies to those that they pass on (RFC 7239, 9110).
+_TELLTALES = frozenset({"origin", "forwarded", "via"})
 _TELLTALE_PREFIXES = ("sec-fetch-", "x-forwarded-")
 # Node's own fetch says this, which no browser does without saying more.
 _NODE = ("sec-fetch-mode", "cors")
@@ -24,8 +24,8 @@ class Guard:
     page whose name was made to lead here (DNS rebinding), since the Host header still holds that name. *host_names*
     are names, without a port, under which the endpoint is known beside its own address: "host.docker.internal".
 
-    *advice* is what those read whom a host would turn away without a word. Raises ValueError for a name that holds a
-    port or is none.
+    *advice* is what those read whom a host would turn away without a word, for want of its secret. Raises ValueError
+    for a name that holds a port or is none.
     """
 
     def __init__(self, host_names: Iterable[str] = (), *, advice: str = "The secret is missing or wrong.") -> None:

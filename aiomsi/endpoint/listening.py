@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # How long, in seconds, an issuer that swallows its cancellation may hold up the closing.
 _GRACE = 0.5
 
+# Seconds for which a connection is kept without any request, so that nobody can hold thousands for nothing.
+_IDLE_LIMIT = 120.0
+
 _LOCALHOST = ("127.0.0.1", "::1")
 
 
@@ -81,7 +84,9 @@ class Sockets:
 
         # aiohttp logs the offending line of a malformed request, and that may hold the secret.
         mute = logging.Logger("aiomsi.endpoint", logging.CRITICAL + 1)  # noqa: LOG001  # Nobody can switch it on.
-        self._server = server = web.Server(answer, handler_cancellation=True, access_log=None, logger=mute)
+        self._server = server = web.Server(
+            answer, handler_cancellation=True, keepalive_timeout=_IDLE_LIMIT, access_log=None, logger=mute
+        )
         try:
             if self._path is not None:
                 await self._listen_at(self._path, server)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl
 
+from aiohttp import web
+
 if TYPE_CHECKING:
-    from aiohttp import web
     from multidict import CIMultiDictProxy
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
-# More than any of the protocols needs, and little enough to be remembered.
-_BODY_LIMIT = 65_536
+BODY_LIMIT = 65_536
+"""Bytes of a body that are read: more than any of the protocols needs, and little enough to be remembered."""
+_BODY_TIME = 30.0  # Seconds.
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class ReceivedRequest:
     scheme: str = "http"
     remote: str | None = None
     whole: bool = True
-    """Whether the body is all of what was sent."""
+    """Whether the body is all of what was sent, and could be read."""
 
     @property
     def form(self) -> Pairs:
@@ -65,18 +68,18 @@ def first_of(pairs: Pairs) -> dict[str, str]:
 
 async def receive(request: web.BaseRequest, received_at: float, host: str | None) -> ReceivedRequest:
     """Read *request*, which speaks to *host*, whole, its body bounded."""
-    body = await _body(request) if request.can_read_body else b""
+    body, whole = await _body(request) if request.can_read_body else (b"", True)
     return ReceivedRequest(
         method=request.method,
         path=request.path,
         query=tuple(request.query.items()),
         headers=_by_name(request.headers),
-        body=body[:_BODY_LIMIT],
+        body=body[:BODY_LIMIT],
         host=host,
         received_at=received_at,
         scheme=request.scheme,
         remote=request.remote or None,
-        whole=len(body) <= _BODY_LIMIT,
+        whole=whole,
     )
 
 
@@ -87,11 +90,15 @@ def _by_name(headers: CIMultiDictProxy[str]) -> dict[str, str]:
     return by_name
 
 
-async def _body(request: web.BaseRequest) -> bytes:
-    """Return the body, or as much of it as shows that it is too long."""
+async def _body(request: web.BaseRequest) -> tuple[bytes, bool]:
+    """Return the body, and whether it is whole: it may be too long, too slow, or not what its headers say."""
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > _BODY_LIMIT:
-            break
-    return bytes(body)
+    try:
+        async with asyncio.timeout(_BODY_TIME):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    return bytes(body), False
+    except (TimeoutError, web.RequestPayloadError):
+        return bytes(body), False
+    return bytes(body), True

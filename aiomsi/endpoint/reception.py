@@ -12,7 +12,7 @@ from .faults import Answer
 from .hits import Tally
 from .playing import play, respond
 from .protocol import admit, hosts_at, recognise
-from .received import ReceivedRequest, receive
+from .received import BODY_LIMIT, ReceivedRequest, receive
 from .script import Performance, Script
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from .tokens import Issue, TokenAsked
 
 Observer: TypeAlias = "Callable[[ReceivedRequest, TokenAsked | None, Answer], object]"
-"""Told of each answer: the request, what it asked for if it did so properly, and what it gets."""
+"""Told of each answer: the request, what it asked for if it did so properly, and what it gets.
 
+Who asked properly and left before there was an answer seems to get the status 499, as many servers call it.
+"""
 
 _MOST_PATHS = 100
+_NOTHING_HERE = "Nobody gives out tokens at this path."
+_LEFT = Answer(499, {"message": "The connection ended before there was an answer."})
 
 
 class Reception:
@@ -84,22 +88,34 @@ class Reception:
         verdict = await admit(host, received, self._keyring)
         if isinstance(verdict, Answer):
             return await self._refuse(received, verdict, host.headers)
+        return await self._serve(request, host, received, verdict)
+
+    async def _serve(
+        self, request: web.BaseRequest, host: Host, received: ReceivedRequest, asked: TokenAsked
+    ) -> web.StreamResponse:
+        """Answer the proper question *asked* as the script wants it."""
         self._remember(self.token_requests, received)
-        self.tally.admit(host.name, verdict.resource)
-        step = self._performance.next_step(now)
-        await self._linger()
-        if step is None:
-            reply = await self._answers.answer(host, verdict)
-            self._tell(received, verdict, reply)
-            return respond(reply, host.headers)
-        hand_out = partial(self._answers.answer, host, verdict, step)
-        response = await play(step, request, hand_out, host.headers)
-        self._tell(received, verdict, Answer(response.status))
+        self.tally.admit(host.name, asked.resource)
+        step = self._performance.next_step(received.received_at)
+        try:
+            await self._linger()
+            if step is None:
+                reply = await self._answers.answer(host, asked)
+                response: web.StreamResponse = respond(reply, host.headers)
+            else:
+                hand_out = partial(self._answers.answer, host, asked, step)
+                response = await play(step, request, hand_out, host.headers)
+                reply = Answer(response.status)
+        except asyncio.CancelledError:
+            self._tell(received, asked, _LEFT)
+            raise
+        self._tell(received, asked, reply)
         return response
 
     def _objection(self, received: ReceivedRequest) -> Answer | None:
         if not received.whole:
-            return _forbidden(413, "The body is longer than that of any request for a token.")
+            status = 413 if len(received.body) == BODY_LIMIT else 400
+            return _forbidden(status, "The body is too long, too slow, or not what its headers say.")
         said = None if self._guard is None else self._guard.objection(received, self._names)
         return None if said is None else _forbidden(403, said)
 
@@ -107,7 +123,8 @@ class Reception:
         self.tally.refuse()
         await self._linger()
         if self._guard is not None and not refusal.body:  # Who asks for real tokens is not left without a word.
-            refusal = replace(refusal, body={"statusCode": refusal.status, "message": self._guard.advice})
+            message = _NOTHING_HERE if received.host is None else self._guard.advice
+            refusal = replace(refusal, body={"statusCode": refusal.status, "message": message})
         self._tell(received, None, refusal)
         return respond(refusal, always)
 

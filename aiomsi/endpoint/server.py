@@ -56,7 +56,8 @@ class IdentityEndpoint:
 
     *requests* are all requests in the order in which they came, or the last *remembered* of them; *token_requests* are
     those among them that asked properly for a token. *observe* is called with each request, with what it asked for if
-    it did so properly, and with the answer that it gets. *root* is where its hosts see the root of the file system.
+    it did so properly, and with the answer that it gets, or the status 499 if it left before that. *root* is where its
+    hosts see the root of the file system.
     *domains* are those whose users "entra" knows: `endpoint.domains.federate(…)`, `.manage(…)`.
     """
 
