@@ -398,7 +398,7 @@ async def test_several_identities(machine: Machine) -> None:
     async with host(machine, "imds") as endpoint:
         endpoint.script(then=Answer(400, {"error": "invalid_request", "error_description": text}))
         report = await machine.examine()
-    assert "export AZURE_CLIENT_ID=<client id>" in commands(report)
+    assert 'export AZURE_CLIENT_ID="<client id>"' in commands(report)
 
 
 async def test_a_host_that_refuses_and_a_tool_that_would_not(machine: Machine) -> None:
@@ -411,7 +411,7 @@ async def test_a_host_that_refuses_and_a_tool_that_would_not(machine: Machine) -
     assert verdict(report, "managed_identity") == ("failed", True)
     assert verdict(report, "azure_cli") == ("works", False)
     assert "restart the app" in report.advice[0].why
-    assert commands(report, "note") == ["export AZURE_TOKEN_CREDENTIALS=dev"]
+    assert commands(report, "note") == ['export AZURE_TOKEN_CREDENTIALS="dev"']
 
 
 async def test_a_host_that_cannot_serve_now(machine: Machine) -> None:
@@ -492,6 +492,19 @@ async def test_an_application_with_a_wrong_secret(machine: Machine) -> None:
     assert "not-the-secret" not in shown(report) + as_json(report)
 
 
+@pytest.mark.parametrize("secret", [None, "not-the-secret"])
+async def test_entra_that_is_silent(machine: Machine, secret: str | None) -> None:
+    """An application and a workload ask Entra itself, and nothing on this machine could be restarted for it."""
+    async with host(machine, "entra") as endpoint:
+        authority = endpoint.tls_url
+    if secret is not None:
+        del machine.environ["AZURE_FEDERATED_TOKEN_FILE"]
+        machine.environ["AZURE_CLIENT_SECRET"] = secret
+    report = await machine.examine(limit=1)
+    assert report.conclusion.exit_code == 7
+    assert commands(report) == [f"curl --head {authority}"]
+
+
 async def test_an_application_that_is_not_whole(machine: Machine) -> None:
     """Where the environment does not say whom to ask, that is told in place of an answer."""
     machine.environ |= {"AZURE_TOKEN_CREDENTIALS": "workloadidentity"}
@@ -551,6 +564,31 @@ async def test_a_resource_that_the_tenant_does_not_know(machine: Machine) -> Non
     (command,) = commands(await machine.examine())
     assert command.startswith("az ad sp list --filter")
     assert VAULT in command
+
+
+async def test_a_login_whose_files_cannot_be_found(machine: Machine) -> None:
+    """Whom Entra refuses is logged in, wherever az keeps its files."""
+    machine.az(stderr="ERROR: AADSTS50076: another factor\n", exit_code=1)
+    report = await machine.examine()
+    assert [advice.why for advice in report.advice] == ["the login of the Azure CLI is not good for this; log in"]
+
+
+async def test_files_of_az_that_cannot_be_read_tell_nothing(machine: Machine) -> None:
+    """What is not known is not told as if nobody were logged in."""
+    machine.az(printed())
+    (machine.folder / "home/me/.azure/azureProfile.json").mkdir()
+    report = await machine.examine()
+    assert "account       not known" in shown(report)
+
+
+@pytest.mark.parametrize(
+    "script", ["#!/bin/sh\necho 'ERROR: unrecognized arguments: --output' >&2; exit 2", "#!/nowhere"]
+)
+async def test_az_that_does_not_work(machine: Machine, script: str) -> None:
+    """A login mends no tool that is broken, or too old for its arguments."""
+    machine.az().path.write_text(script)
+    report = await machine.examine()
+    assert commands(report) == [f"az account get-access-token --query expiresOn --resource {VAULT}"]
 
 
 async def test_az_that_fails(machine: Machine) -> None:

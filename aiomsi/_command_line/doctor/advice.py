@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from aiomsi._command_line.doctor.azure_cli_advice import about_azure_cli
 from aiomsi._command_line.doctor.entra_advice import about_entra
 from aiomsi._command_line.doctor.grants import commands_for, grant_for
+from aiomsi._command_line.doctor.host import ENTRA, ENTRA_SOURCES
 from aiomsi._command_line.doctor.platforms import title_of
 from aiomsi._command_line.doctor.report import Advice, fix
 from aiomsi.sources._hosts import host_half_named_by
@@ -63,7 +65,7 @@ def _about_failures(report: Report, switched_on: Sequence[str]) -> Iterator[Advi
             "note",
             f"{shadowed} would give a token, but is not asked, since what goes before it is there and failed; if this"
             " is a developer's machine, choose the developer's tools",
-            ("export AZURE_TOKEN_CREDENTIALS=dev",),
+            (_setting("AZURE_TOKEN_CREDENTIALS", "dev", report.program.platform),),
         )
 
 
@@ -77,6 +79,8 @@ def _about_source(error: ErrorFacts, report: Report, switched_on: Sequence[str])
             yield from about_azure_cli(error, report.asked, report.azure_cli)
     elif known is not None:
         yield known
+    elif error.kind == "EndpointError" and error.source in _MACHINES | ENTRA_SOURCES:
+        yield _about_silence(error, report)
     elif error.source in _MACHINES:
         yield from _about_machine(error, report, switched_on)
     elif not absent or len(report.sources) == 1:
@@ -88,13 +92,11 @@ def _about_machine(error: ErrorFacts, report: Report, switched_on: Sequence[str]
         yield fix(
             "several identities are assigned here; say which one, by its client id",
             "az identity list --query '[].{name: name, clientId: clientId}' --output table",
-            "export AZURE_CLIENT_ID=<client id>",
+            _setting("AZURE_CLIENT_ID", "<client id>", report.program.platform),
         )
     elif error.source == "azure_arc" and error.kind == "TokenRefusedError" and error.status is None:
         why = "this process may not read the keys of Azure Arc's agent; log in anew after this"
         yield fix(why, 'sudo usermod --append --groups himds "$USER"')
-    elif error.kind == "EndpointError":
-        yield _about_silence(error, report.host.kind)
     elif error.kind not in (_UNAVAILABLE, "TokenRefusedError") or error.status in (401, 403):
         yield fix(error.message)
     elif report.host.kind is not None:  # Otherwise nothing here looks like Azure.
@@ -103,16 +105,20 @@ def _about_machine(error: ErrorFacts, report: Report, switched_on: Sequence[str]
         yield fix(why, *switched_on)
 
 
-def _about_silence(error: ErrorFacts, kind: str | None) -> Advice:
+def _about_silence(error: ErrorFacts, report: Report) -> Advice:
     if error.status is not None:
         wait = "a while" if error.retry_after is None else f"{error.retry_after:g} s"
         return fix(f"{error.source} is there but cannot serve now (HTTP {error.status}); ask again in {wait}")
+    if error.source in ENTRA_SOURCES:
+        why = "Entra ID does not answer; is there a firewall, or a proxy that HTTPS_PROXY should name?"
+        address = next((target.address for target in report.reach if target.what == ENTRA), None)
+        return fix(why, f"curl --head {shlex.quote(address or 'https://login.microsoftonline.com')}")
     if error.source == "imds":
         why = "the Instance Metadata Service does not answer; is there a firewall, or the network of a container?"
         return fix(why, _LOOK_AT_IMDS, "ip route get 169.254.169.254")
     if error.source == "azure_arc":
         return fix("the agent of Azure Arc does not answer", "azcmagent check", "sudo systemctl restart himdsd")
-    return fix(f"the identity endpoint ({title_of(kind)}) does not answer; restart what runs there")
+    return fix(f"the identity endpoint ({title_of(report.host.kind)}) does not answer; restart what runs there")
 
 
 def _about_clock(clock: Skew, platform: str) -> Iterator[Advice]:
@@ -138,11 +144,15 @@ def _about_proxies(proxies: ProxyFacts, platform: str) -> Iterator[Advice]:
     if not proxies.in_the_way:
         return
     hosts, variable = ",".join(proxies.in_the_way), proxies.exceptions or "NO_PROXY"
-    place = "$env:" if platform == "win32" else "$"
-    value = f"{place}{variable},{hosts}" if proxies.exceptions else hosts
+    before = f"{'$env:' if platform == 'win32' else '$'}{variable}," if proxies.exceptions else ""
     yield Advice(
         "note",
         f"aiomsi asks {hosts} past every proxy, but others, such as curl, requests and azure-identity, may ask through"
         f" that of {proxies.culprit}, which sees the secret and has no answer",
-        (f'{"$env:" if platform == "win32" else "export "}{variable}{" = " if platform == "win32" else "="}"{value}"',),
+        (_setting(variable, f"{before}{hosts}", platform),),
     )
+
+
+def _setting(variable: str, value: str, platform: str) -> str:
+    """Return the command that sets *variable*, in PowerShell on Windows."""
+    return f'$env:{variable} = "{value}"' if platform == "win32" else f'export {variable}="{value}"'

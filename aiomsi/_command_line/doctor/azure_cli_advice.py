@@ -29,7 +29,7 @@ def about_azure_cli(error: ErrorFacts, asked: Asked, cli: AzureCLIFacts) -> Iter
         yield fix(why, "az account list --all --output table", "az account set -s <subscription>")
     elif unknown is not None:
         yield unknown
-    elif error.kind in ("SourceUnavailableError", "TokenRefusedError"):
+    elif error.code is not None or (error.kind == "SourceUnavailableError" and cli.problem is None):
         yield from _about_login(error, asked, cli)
     else:
         tenant = f" --tenant {shlex.quote(asked.tenant)}" if asked.tenant else ""
@@ -39,12 +39,9 @@ def about_azure_cli(error: ErrorFacts, asked: Asked, cli: AzureCLIFacts) -> Iter
 
 
 def _about_login(error: ErrorFacts, asked: Asked, cli: AzureCLIFacts) -> Iterator[Advice]:
-    refused = (error.code or "").startswith("AADSTS")
-    why = (
-        "nobody is logged in to the Azure CLI"
-        if cli.account is None
-        else "the login of the Azure CLI is not good for this"
-    )
+    refused = error.code is not None  # By Entra ID, which knows who is logged in, wherever that is written down.
+    nobody = cli.account is None and not refused
+    why = "nobody is logged in to the Azure CLI" if nobody else "the login of the Azure CLI is not good for this"
     yield fix(f"{why}; log in", _login(asked, cli, named=refused))
     tenant = None if cli.account is None else cli.account.tenant_id
     if tenant and asked.tenant and asked.tenant.lower() != tenant.lower():

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from aiomsi.sources._hosts import Host
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["ENTRA", "Target", "host_facts", "reach", "targets"]
+__all__ = ["ENTRA", "ENTRA_SOURCES", "Target", "host_facts", "reach", "targets"]
 
 _LIMIT = 3.0  # Seconds for an answer of a local host, to a request that needs no work.
 ENTRA = "entra"
 _MACHINE_SOURCES = frozenset({"managed_identity", "key_vault_certificate"})
-_ENTRA_SOURCES = frozenset({"workload_identity", "client_secret", "client_certificate"})
+ENTRA_SOURCES = frozenset({"workload_identity", "client_secret", "client_certificate"})
 _NAMED = (_selection.CONNECTION_STRING, *_selection.VARIABLES, "AZURE_AUTHORITY_HOST", *HOST_VARIABLES, *VARIABLES)
 
 
@@ -71,7 +71,7 @@ def targets(facts: HostFacts, sources: Collection[str], surroundings: Surroundin
     if machine and named is not None and named not in (WORKLOAD_IDENTITY, IMDS):
         found.append(_local(named, surroundings))
     # A connection string says itself which application and tenant it is about, and they are not to be guessed.
-    by_variables = surroundings.get(_selection.CONNECTION_STRING) is None and not _ENTRA_SOURCES.isdisjoint(sources)
+    by_variables = surroundings.get(_selection.CONNECTION_STRING) is None and not ENTRA_SOURCES.isdisjoint(sources)
     if by_variables or (machine and named is WORKLOAD_IDENTITY):
         found.append(_entra(surroundings))
     why_not = _why_not_imds(facts, named, machine=machine)

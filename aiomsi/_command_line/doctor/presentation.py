@@ -164,12 +164,13 @@ def _azure_cli(cli: AzureCLIFacts) -> Iterator[tuple[str, str]]:
     yield "path", cli.path or "not found on the PATH"
     if cli.path is not None:
         yield "version", f"{cli.version or cli.problem} ({cli.seconds:.2f} s)"
-    yield "cloud", cli.cloud or "not known"
+    if cli.cloud is None:  # Its files cannot be read.
+        yield from (("cloud", "not known"), ("account", "not known"))
+        return
+    yield "cloud", cli.cloud
     if cli.account is None:
-        yield (
-            "account",
-            f"none in this cloud is the default, of {cli.others} known" if cli.others else "nobody is logged in",
-        )
+        nobody = f"none in this cloud is the default, of {cli.others} known" if cli.others else "nobody is logged in"
+        yield "account", nobody
         return
     who = cli.account
     yield "account", f"{who.type or 'account'} {who.user or '(no name)'}"
