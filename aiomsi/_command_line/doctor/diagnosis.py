@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from aiomsi._command_line.doctor.advice import advise
 from aiomsi._command_line.doctor.clock import issued, skew
 from aiomsi._command_line.doctor.host import ENTRA
-from aiomsi._command_line.doctor.platforms import platform_of
+from aiomsi._command_line.doctor.platforms import commands_on
 from aiomsi._command_line.doctor.proxies import proxies
 from aiomsi._command_line.doctor.report import Conclusion, ErrorFacts, Identity, Report, SourceFacts
 from aiomsi._command_line.doctor.secrecy import known_secrets, scrubbed
@@ -95,15 +95,10 @@ def report_on(found: Findings, surroundings: Surroundings) -> Report:
         proxies=proxies(surroundings, filter(None, addresses)),
         azure_cli=found.cli,
     )
-    whole = replace(report, advice=advise(report, _switched_on(report, surroundings)))
-    return scrubbed(whole, known_secrets(surroundings, tokens))
-
-
-def _switched_on(report: Report, surroundings: Surroundings) -> tuple[str, ...]:
-    host = report.host
-    kind = platform_of(surroundings, host=host.named, azure_vm=host.azure_vm, arc_agent=host.arc_agent)
     client_id = report.asked.client_id or surroundings.get("AZURE_CLIENT_ID")
-    return () if kind is None else kind.switched_on(surroundings, client_id)
+    switched_on = commands_on(report.host.kind, surroundings, client_id)
+    whole = replace(report, advice=advise(report, switched_on))
+    return scrubbed(whole, known_secrets(surroundings, tokens))
 
 
 def _conclusion(found: Findings) -> Conclusion:

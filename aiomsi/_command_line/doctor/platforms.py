@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["VARIABLES", "Platform", "platform_of", "title_of"]
+__all__ = ["VARIABLES", "Platform", "commands_on", "platform_of", "title_of"]
 
 _PLAIN = re.compile(r"[0-9A-Za-z][\w.-]{0,127}", re.ASCII)
 
@@ -38,7 +38,7 @@ class Platform:
     system_assigned: str = ""
     user_assigned: str = ""
 
-    def switched_on(self, surroundings: Surroundings, client_id: str | None = None) -> tuple[str, ...]:
+    def switched_on(self, surroundings: Surroundings, client_id: str | None) -> tuple[str, ...]:
         """Return the commands that switch the identity on, or that with *client_id*, with the names known here."""
         commands = tuple(f"{command}{self.system_assigned}" for command in self.commands)
         if client_id is not None and self.user_assigned and _PLAIN.fullmatch(client_id):
@@ -175,21 +175,19 @@ _BY_VARIABLES = (
 VARIABLES = tuple(variable for platform in _BY_VARIABLES for variable in platform.variables)
 """What tells the kind of a platform."""
 
-_BY_HOST = {
-    "service_fabric": SERVICE_FABRIC,
-    "app_service": WEB_APP,
-    "azure_arc": AZURE_ARC,
-    "azure_ml": AZURE_ML,
-    "cloud_shell": CLOUD_SHELL,
-    "workload_identity": KUBERNETES,
-    "imds": VIRTUAL_MACHINE,
-}
-_TITLES = {platform.name: platform.title for platform in _BY_VARIABLES}
+_BY_NAME = {platform.name: platform for platform in _BY_VARIABLES}
+# The hosts that are not called like their platforms.
+_KINDS = {"imds": VIRTUAL_MACHINE.name, "workload_identity": KUBERNETES.name}
 
 
 def title_of(kind: str | None) -> str:
     """Return the title of the platform that is called *kind*."""
-    return _TITLES.get(kind or "", "this platform")
+    return _BY_NAME[kind].title if kind in _BY_NAME else "this platform"
+
+
+def commands_on(kind: str | None, surroundings: Surroundings, client_id: str | None) -> tuple[str, ...]:
+    """Return the commands that switch the identity on where the platform is called *kind*, or none."""
+    return _BY_NAME[kind].switched_on(surroundings, client_id) if kind in _BY_NAME else ()
 
 
 def platform_of(
@@ -200,7 +198,7 @@ def platform_of(
     *host* is the name of the host that the environment names.
     """
     found = (one for one in _BY_VARIABLES if any(map(surroundings.get, one.variables)))
-    kind = next(found, _BY_HOST.get(host or ""))
+    kind = next(found, None if host is None else _BY_NAME[_KINDS.get(host, host)])
     if kind is None and arc_agent:
         return AZURE_ARC
     return VIRTUAL_MACHINE if kind is None and azure_vm else kind
