@@ -21,6 +21,7 @@ from questions import EVERY_HOST, METADATA_PATH, NOW, VAULT, Client, Question, c
 
 from aiomsi.endpoint import (
     Answer,
+    Guard,
     IdentityEndpoint,
     IssueRefused,
     Reset,
@@ -754,6 +755,17 @@ async def test_the_chain_leads_to_the_authority(endpoint: IdentityEndpoint, clie
     issuer = writer.get_extra_info("peercert")["issuer"]
     await hang_up(writer)
     assert issuer != authority["subject"]
+
+
+async def test_the_certificate_has_the_names_that_a_guard_was_told() -> None:
+    """Containers call this machine by another name, over TLS as well."""
+    async with IdentityEndpoint(hosts=["service_fabric"], guard=Guard(["host.docker.internal"])) as endpoint:
+        unverified = ssl.create_default_context()
+        unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+        _, writer = await connect(endpoint, unverified)
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        await hang_up(writer)
+    assert b"host.docker.internal" in shown
 
 
 async def test_nobody_else_trusts_the_certificate(endpoint: IdentityEndpoint, client: Client) -> None:

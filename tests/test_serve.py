@@ -94,6 +94,8 @@ def test_which_protocols_are_spoken_where(options: ServeOptions, groups: list[tu
         ({"socket": Path("s"), "port": 1}, "goes without"),
         ({"socket": Path("s"), "host": "::1"}, "goes without"),
         ({"socket": Path("s"), "imds": True, "allow": ("r",)}, "goes without"),
+        ({"socket": Path("s"), "imds_port": 1}, "goes without"),
+        ({"socket": Path("s"), "output": "docker"}, "goes without --output docker"),
         ({"socket": Path("s"), "emulate": True, "play": ("imds", "azure_ml")}, "one socket"),
     ],
 )
@@ -158,12 +160,17 @@ def test_a_variable_cannot_have_two_values() -> None:
 def test_clients_are_told_the_name_that_they_know() -> None:
     """In a container 127.0.0.1 is the container."""
     environ = VARIABLES["app_service"]
-    assert renamed(environ, "http://127.0.0.1:80", ["a.example", "b.example"]) == {
+    assert renamed(environ, ["a.example", "b.example"]) == {
         "IDENTITY_ENDPOINT": "http://a.example:80/msi/token",
         "IDENTITY_HEADER": "a b",
     }
-    assert renamed(environ, "http://127.0.0.1:80", []) == environ
-    assert renamed({"URL": "http://localhost/x"}, "http://localhost", ["a.example"]) == {"URL": "http://a.example/x"}
+    assert renamed(environ, []) == environ
+    at_a_socket, over_tls = "http://localhost/msi/token", "https://[::1]:443/"
+    assert renamed({"A": at_a_socket, "B": over_tls, "C": "/ca.pem"}, ["a.example"]) == {
+        "A": "http://a.example/msi/token",
+        "B": "https://a.example:443/",
+        "C": "/ca.pem",
+    }
 
 
 # Whose tokens
@@ -486,6 +493,9 @@ def test_it_says_where_containers_do_not_get(monkeypatch: pytest.MonkeyPatch, pl
     screen = StringIO()
     introduction(ServeOptions(output="docker"), {"app_service": {}}, Console(file=screen, width=200))
     assert ("add --host 172.17.0.1 --beyond-loopback" in screen.getvalue()) is said
+    at_a_socket = ServeOptions(socket=Path("s"), host_names=("host.docker.internal",))
+    introduction(at_a_socket, {"app_service": {}}, Console(file=screen, width=200))
+    assert screen.getvalue().count("add --host") == int(said)
 
 
 def test_it_says_that_imds_has_no_secret() -> None:

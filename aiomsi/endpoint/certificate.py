@@ -18,8 +18,8 @@ class Certificate:
     """The certificate of the root authority, as PEM."""
 
 
-def issue_certificate(address: str) -> Certificate:
-    """Return a new certificate for localhost, 127.0.0.1 and *address*, in a chain of three; blocks for a moment.
+def issue_certificate(*names: str) -> Certificate:
+    """Return a new certificate for localhost, 127.0.0.1 and *names*, in a chain of three; blocks for a moment.
 
     Raises ImportError if trustme is not installed.
     """
@@ -29,7 +29,7 @@ def issue_certificate(address: str) -> Certificate:
         message = "a host that is asked over TLS needs trustme to be played; run: pip install 'aiomsi[testing]'"
         raise ImportError(message, name="trustme") from error
     root = trustme.CA()
-    issued = trustme.CA(parent_cert=root).issue_cert(*dict.fromkeys(("localhost", "127.0.0.1", address)))
+    issued = trustme.CA(parent_cert=root).issue_cert(*dict.fromkeys(("localhost", "127.0.0.1", *names)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issued.configure_cert(context)
     shown = ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())

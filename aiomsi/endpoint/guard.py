@@ -29,11 +29,12 @@ class Guard:
     """
 
     def __init__(self, host_names: Iterable[str] = (), *, advice: str = "The secret is missing or wrong.") -> None:
-        self._names = frozenset(map(_checked, host_names))
+        self.names = frozenset(map(_checked, host_names))
+        """The names that it was told."""
         self.advice = advice
 
     def __repr__(self) -> str:
-        return f"Guard({sorted(self._names)!r})"
+        return f"Guard({sorted(self.names)!r})"
 
     def objection(self, received: ReceivedRequest, own_names: frozenset[str]) -> str | None:
         """Return why *received* is turned away from an endpoint called *own_names*, or None if it is not."""
@@ -41,7 +42,7 @@ class Guard:
             if (name in _TELLTALES or name.startswith(_TELLTALE_PREFIXES)) and (name, value) != _NODE:
                 return f"A request with the header {name!r} was made by a web page, or passed on by a proxy."
         asked = _without_port(received.headers.get("host", "")).lower()
-        if asked in own_names or asked in self._names:
+        if asked in own_names or asked in self.names:
             return None
         return "The Host header does not name this endpoint; is it known by another name, which it was not told?"
 

@@ -99,6 +99,7 @@ class IdentityEndpoint:
         self.domains = self._keyring.domains
         self.root = Path("/") if root is None else root
         self._certificate: Certificate | None = None
+        self._certified = (self._sockets.address, *(() if guard is None else sorted(guard.names)))
         self._prepared = False
         self._thread = LoopThread()
         self._reception = Reception(
@@ -233,7 +234,7 @@ class IdentityEndpoint:
     async def _prepare(self) -> None:
         """Make the certificate and the files: they outlive a restart, as those of a real machine do."""
         if any(row.tls for row in self._rows):
-            self._certificate = await asyncio.to_thread(issue_certificate, self._sockets.address)
+            self._certificate = await asyncio.to_thread(issue_certificate, *self._certified)
             await self._keyring.publish_authority(self._certificate.authority)
         for row in self._rows:
             if row.prepare is not None:

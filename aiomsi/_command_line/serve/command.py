@@ -105,7 +105,7 @@ async def _open(options: ServeOptions, issue: Issue, traffic: Traffic, stack: As
         except (OSError, ImportError) as error:
             raise AiomsiError(f"cannot serve {', '.join(hosts)}: {error}") from error
         stack.push_async_callback(endpoint.aclose, grace=_GRACE)
-        variables |= {host: renamed(endpoint.environ(host), endpoint.url, options.names[:1]) for host in hosts}
+        variables |= {host: renamed(endpoint.environ(host), options.names) for host in hosts}
     return variables
 
 

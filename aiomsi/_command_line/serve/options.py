@@ -63,7 +63,7 @@ class ServeOptions:
     @property
     def names(self) -> tuple[str, ...]:
         """The names under which clients may ask, beside the address; the first is the one to tell them."""
-        return self.host_names or ((DOCKER_NAME,) if self.output == "docker" and self.socket is None else ())
+        return self.host_names or ((DOCKER_NAME,) if self.output == "docker" else ())
 
 
 def problem(options: ServeOptions) -> str | None:
@@ -123,6 +123,8 @@ def _wrong_socket(options: ServeOptions) -> str | None:
         return None
     if options.host != ServeOptions().host or options.port or options.imds or options.imds_port:
         return "--socket goes without --host, --port and --imds"
+    if options.output == "docker":
+        return "--socket goes without --output docker, since no SDK in a container asks at one"
     if len(options.groups) > 1:
         return "--socket is one socket, and IMDS wants one of its own; play it alone"
     return None

@@ -28,13 +28,17 @@ def conflict(variables: Variables) -> str | None:
     return None
 
 
-def renamed(wanted: Mapping[str, str], url: str, names: Sequence[str]) -> dict[str, str]:
-    """Return *wanted* with the first of *names*, if there is one, instead of the host in *url*."""
-    if not names:
-        return dict(wanted)
-    port = urlsplit(url).port
-    known = f"http://{names[0]}" if port is None else f"http://{names[0]}:{port}"  # A Unix socket has none.
-    return {name: value.replace(url, known) for name, value in wanted.items()}
+def renamed(wanted: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return *wanted* with the first of *names*, if there is one, instead of the host in each URL."""
+    return {name: _at(names[0], value) if names else value for name, value in wanted.items()}
+
+
+def _at(host: str, value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https"):
+        return value
+    # A Unix socket has no port.
+    return url._replace(netloc=host if url.port is None else f"{host}:{url.port}").geturl()
 
 
 def _merged(variables: Variables) -> dict[str, str]:

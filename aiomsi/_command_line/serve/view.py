@@ -54,7 +54,7 @@ def introduction(options: ServeOptions, variables: Variables, console: Console |
     near = options.host in ("127.0.0.1", "::1")
     if options.beyond_loopback and not near:
         lines.append("Other machines may get there too. What passes is not encrypted.")
-    if DOCKER_NAME in options.names and near and sys.platform == "linux":
+    if DOCKER_NAME in options.names and near and options.socket is None and sys.platform == "linux":
         lines.append(
             f"It listens at {options.host}, which containers do not reach on Linux, unless they are in the host's"
             " network: add --host 172.17.0.1 --beyond-loopback."
