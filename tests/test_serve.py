@@ -47,7 +47,7 @@ from aiomsi.sources import AzureCLI
 from aiomsi.testing import ManualClock, ScriptedSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 VAULT = "https://vault.azure.net"
 CLIENT_ID = "11111111-aaaa-4bbb-8ccc-000000000001"
@@ -404,13 +404,15 @@ async def test_lines_that_are_left_out_are_counted() -> None:
     assert sum(int(line.split()[0].replace(",", "")) if line.endswith("more") else 1 for line in told) == 1_100
 
 
+class Gone(StringIO):
+    """A reader who reads no more."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
 async def test_a_reader_who_has_gone_spoils_nothing() -> None:
     """Whoever reads the lines may stop; requests are answered all the same."""
-
-    class Gone(StringIO):
-        def flush(self) -> None:
-            raise BrokenPipeError
-
     traffic = Traffic()
     async with shown(traffic, None, Console(file=Gone(), force_terminal=False)):
         traffic.observe(received(), TokenAsked("app_service", VAULT), Answer(200))
@@ -505,14 +507,21 @@ def test_it_says_that_imds_has_no_secret() -> None:
     assert f"every program that gets there may have {VAULT}" in screen.getvalue()
 
 
+def test_an_introduction_that_nobody_reads_spoils_nothing() -> None:
+    """Who has what clients must set needs no more of it."""
+    introduction(ServeOptions(emulate=True), {"imds": {}}, Console(file=Gone()))
+
+
 # The whole
 
 
 @contextmanager
-def serving(*arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run `aiomsi serve` with *arguments*, and make sure that it ends."""
+def serving(
+    *arguments: str, environ: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """Run `aiomsi serve` with *arguments*, and make sure that it ends; *before* goes before its command."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "aiomsi", "serve", *arguments],
+        [*before, sys.executable, "-P", "-m", "aiomsi", "serve", *arguments],
         env={**os.environ, **(environ or {})},
         text=True,
         stdout=subprocess.PIPE,
@@ -628,6 +637,18 @@ def test_being_told_twice(tmp_path: Path) -> None:
     assert process.returncode == 130
     with pytest.raises(ProcessLookupError):
         os.kill(tool, 0)
+
+
+@POSIX
+def test_whoever_starts_it_may_let_it_outlive_the_terminal() -> None:
+    """A hang-up that is ignored from the start, as by nohup, does not end it."""
+    with serving("--emulate", "--output", "json", before=("sh", "-c", 'trap "" HUP; exec "$@"', "sh")) as process:
+        environ = leads_to(process)["app_service"]
+        process.send_signal(signal.SIGHUP)
+        assert ask(environ)[0] == 200
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def refuses(environ: Mapping[str, str]) -> bool:

@@ -80,11 +80,17 @@ async def _ending_well(call: Coroutine[Any, Any, T]) -> T:
 
 
 def on_signals(names: Iterable[str], callback: Callable[[], object]) -> None:
-    """Have *callback* called on the running event loop by each of these signals that this platform has."""
+    """Have *callback* called on the running event loop by each of these signals that this platform has.
+
+    A signal that is ignored since the process was started, as nohup has it, stays ignored.
+    """
     loop = asyncio.get_running_loop()
     for name in names:
         with suppress(AttributeError, NotImplementedError):  # Windows has few, and its loops take none.
-            loop.add_signal_handler(getattr(signal, name), callback)
+            number = getattr(signal, name)
+            # But for Ctrl-C: shells keep it from what a script runs in the background, which is to end with the script.
+            if name == "SIGINT" or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, callback)
 
 
 @contextmanager

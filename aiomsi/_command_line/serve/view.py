@@ -61,8 +61,9 @@ def introduction(options: ServeOptions, variables: Variables, console: Console |
         )
     if options.socket is not None:
         lines.append("That is for who speaks HTTP at a Unix socket (curl --unix-socket); Azure's SDKs do not.")
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+    with suppress(OSError):  # Nobody reads them.
+        console.file.writelines(f"{line}\n" for line in lines)
+        console.file.flush()
 
 
 def _addresses(variables: Variables) -> list[str]:
