@@ -150,6 +150,16 @@ def test_verbose_shows_logs_but_no_token(endpoint: IdentityEndpoint) -> None:
 # Errors
 
 
+def test_asyncio_does_not_talk_into_a_picture() -> None:
+    """A crowd of connections that fills the table of open files would else be told a thousand times a second."""
+    code = (
+        "import logging; from aiomsi._command_line.outcome import logs_shown\n"
+        "with logs_shown(shown=False): logging.getLogger('asyncio').error('socket.accept() out of system resource')"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], text=True, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 @pytest.mark.parametrize(
     ("environ", "step", "arguments", "code"),
     [

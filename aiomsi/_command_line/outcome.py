@@ -104,16 +104,18 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def logs_shown(*, shown: bool) -> Iterator[None]:
-    """Show what the library logs on standard error, or nothing of it."""
-    log = logging.getLogger("aiomsi")
+    """Show what the library logs on standard error, and what asyncio does, or nothing of it."""
+    logs = [logging.getLogger(name) for name in ("aiomsi", "asyncio")]
     # Without any handler, Python itself would print warnings.
     handler = logging.StreamHandler() if shown else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG if shown else level)
+    level = logs[0].level
+    for log in logs:
+        log.addHandler(handler)
+    logs[0].setLevel(logging.DEBUG if shown else level)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
+        for log in logs:
+            log.removeHandler(handler)
+        logs[0].setLevel(level)
