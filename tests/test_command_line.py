@@ -285,6 +285,17 @@ def test_main_is_the_entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().out.startswith("Usage: aiomsi [OPTIONS]")
 
 
+def test_interrupt_before_anything_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may come while the commands are still being loaded."""
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aiomsi._command_line.commands.cli", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        main()
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_missing_extra_is_named(missing: str) -> None:
     """Without click or rich, one line says what to install."""
