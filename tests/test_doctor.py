@@ -777,6 +777,14 @@ def test_json_is_all_that_is_printed(endpoint: IdentityEndpoint) -> None:
     assert endpoint.secret not in result.stdout
 
 
+def test_a_terminal_of_few_characters(endpoint: IdentityEndpoint) -> None:
+    """Not even what moves while one waits needs more than ASCII."""
+    runner = CliRunner(charset="ascii")
+    result = runner.invoke(cli, ["doctor"], env={**environ(endpoint), "FORCE_COLOR": "1", "TERM": "xterm"})
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "all sources are asked" in result.stdout
+
+
 def test_a_person_gets_plain_lines(endpoint: IdentityEndpoint) -> None:
     """Without options the report is for a person, and without colours where there is no terminal."""
     result = CliRunner().invoke(cli, ["doctor"], env=environ(endpoint))

@@ -35,7 +35,7 @@ def examined(
         click.echo(as_json(report))
         return report
     console = Console(highlight=False)
-    with console.status("all sources are asked, at the same time"):
+    with console.status("all sources are asked, at the same time", spinner="line"):
         report = run(call)
     show(report, console)
     return report
