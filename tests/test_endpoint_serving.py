@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from aiomsi.endpoint import Gate, Hang, IdentityEndpoint, Slow
+from aiomsi.endpoint import Drip, Gate, Hang, IdentityEndpoint, Slow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,6 +200,16 @@ async def test_an_observer_is_told_of_those_who_leave() -> None:
         while gate.held:  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0)
     assert seen == [(VAULT, 499)]
+
+
+async def test_who_leaves_with_the_last_byte_has_the_answer() -> None:
+    """However slowly it came: there is nothing more to wait for."""
+    seen: list[int] = []
+    async with IdentityEndpoint(observe=lambda *told: seen.append(told[2].status)) as endpoint:
+        endpoint.script(then=Drip(0.001))
+        for _ in range(2):
+            assert await ask(endpoint, "api-version=2019-08-01&resource=r") == 200
+    assert seen == [200] * 2
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,10 @@ async def _stream(
     request: web.BaseRequest, response: web.StreamResponse, chunks: Iterator[bytes], pause: float
 ) -> web.StreamResponse:
     await response.prepare(request)
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
+        if number:  # After the last one the client may be gone, and all is said.
+            await asyncio.sleep(pause)
         await response.write(chunk)
-        await asyncio.sleep(pause)
     return response
 
 
