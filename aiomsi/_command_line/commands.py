@@ -57,7 +57,8 @@ def cli(context: click.Context) -> None:
 def token(resource: str, output: str, client_id: str | None, tenant: str | None, *, verbose: bool) -> None:
     """Print a token for RESOURCE, such as https://vault.azure.net.
 
-    It comes from what a service here would use: the managed identity of this machine, or else the Azure CLI.
+    It comes from what a service here would use: what the environment names, the managed identity of this machine, or
+    else the developer's login (az login, or that of another tool).
     """
     with logs_shown(shown=verbose):
         held = run(token_command.fetch(resource, client_id=client_id, tenant=tenant))
@@ -131,7 +132,8 @@ def demo(callers: int) -> None:
     "--source",
     type=_text,
     metavar="SOURCE",
-    help="Whose tokens: dev (the usual), prod, or a name as in AZURE_TOKEN_CREDENTIALS, such as azure_cli; default is"
+    help="Whose tokens: dev (the usual), prod, or a name as in AZURE_TOKEN_CREDENTIALS (azure_cli, azure_developer_cli,"
+    " azure_powershell, visual_studio, integrated, managed_identity, workload_identity, environment); default is"
     " whatever TokenProvider() would take.",
 )
 @click.option(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from aiomsi.sources._retrying import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from aiomsi.sources._surroundings import Surroundings
 
@@ -27,7 +27,6 @@ __all__ = [
     "Selector",
     "SelectorKind",
     "half_name",
-    "host_half_named_by",
     "host_named_by",
 ]
 
@@ -181,24 +180,17 @@ HOST_VARIABLES = tuple(dict.fromkeys(variable for host in _HOSTS for variable in
 """What names a host."""
 
 
-def host_half_named_by(variables: Collection[str]) -> tuple[Host, str] | None:
-    """Return the host that is named by *variables* but for one, and that one, or None if there is no such host."""
+def half_name(surroundings: Surroundings) -> str | None:
+    """Say which host the environment names but for one variable, where it names none; return None if there is none."""
+    if host_named_by(surroundings) is not None:
+        return None
     for host in _HOSTS:
-        missing = [variable for variable in host.variables if variable not in variables]
+        missing = [variable for variable in host.variables if not surroundings.get(variable)]
         if host is WORKLOAD_IDENTITY and missing == ["AZURE_FEDERATED_TOKEN_FILE"]:  # The tenant has other uses.
             continue
         if len(missing) == 1 < len(host.variables):
-            return host, missing[0]
+            return f"{missing[0]} is not set, without which the other variables do not name {host.title}"
     return None
-
-
-def half_name(surroundings: Surroundings) -> str | None:
-    """Say which host the environment names but for one variable, where it names none; return None if there is none."""
-    half = host_half_named_by([variable for variable in HOST_VARIABLES if surroundings.get(variable)])
-    if half is None or host_named_by(surroundings) is not None:
-        return None
-    host, missing = half
-    return f"{missing} is not set, without which the other variables do not name {host.title}"
 
 
 def host_named_by(surroundings: Surroundings) -> Host | None:

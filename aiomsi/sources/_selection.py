@@ -76,17 +76,18 @@ def selected(surroundings: Surroundings, selection: str | None = None, *, retry_
 
 
 def half_said(surroundings: Surroundings) -> list[str]:
-    """Return what the environment says only half of where nothing is selected by name, so that it is passed over."""
+    """Return what the environment says only half of, in words, where nothing has been selected by name."""
     get = surroundings.get
-    if (get(SELECTION) or "").strip().lower() not in ("", "prod"):
+    if get(CONNECTION_STRING) or (get(SELECTION) or "").strip().lower() not in ("", "prod"):
         return []
     found = []
     proof = next((variable for variable in (_SECRET, _CERTIFICATE) if get(variable)), None)
     missing = [variable for variable in (_TENANT, _CLIENT) if not get(variable)]
     if proof and missing:
         found.append(f"{proof} is set, but not {' and '.join(missing)}, so it belongs to no application")
-    named = half_name(surroundings)
-    return found if named is None else [*found, named]
+    if (named := half_name(surroundings)) is not None:
+        found.append(named)
+    return [f"{half}; it is passed over" for half in found]
 
 
 def _unknown(asked: str, said_by: str) -> ConfigurationError:

@@ -61,9 +61,8 @@ class _Detected:
     def _source(self) -> Source:
         if self._made is None or self._made_from != self._settings():
             self._made = chosen(self._surroundings)
-            if not self._surroundings.get(CONNECTION_STRING):
-                for what in half_said(self._surroundings):
-                    _log.warning("%s; it is passed over", what)
+            for half in half_said(self._surroundings):
+                _log.warning("%s", half)
             self._made_from = self._settings()
         return self._made
 

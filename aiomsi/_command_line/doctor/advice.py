@@ -12,12 +12,11 @@ from aiomsi._command_line.doctor.grants import commands_for, grant_for
 from aiomsi._command_line.doctor.host import ENTRA, ENTRA_SOURCES
 from aiomsi._command_line.doctor.platforms import title_of
 from aiomsi._command_line.doctor.report import Advice, fix
-from aiomsi.sources._hosts import host_half_named_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aiomsi._command_line.doctor.report import ErrorFacts, HostFacts, ProxyFacts, Report, Skew
+    from aiomsi._command_line.doctor.report import ErrorFacts, ProxyFacts, Report, Skew
 
 __all__ = ["advise"]
 
@@ -38,8 +37,11 @@ _MACHINES = frozenset(
 )
 
 
-def advise(report: Report, switched_on: Sequence[str]) -> tuple[Advice, ...]:
-    """Return what to do, what helps most first; *switched_on* are the commands that switch the identity on here."""
+def advise(report: Report, switched_on: Sequence[str], half_said: Sequence[str] = ()) -> tuple[Advice, ...]:
+    """Return what to do, what helps most first.
+
+    *switched_on* are the commands that switch the identity on here, *half_said* is what the environment lacks.
+    """
     found = [*_about_clock(report.clock, report.program.platform)]
     if report.conclusion.identity is not None:
         service = grant_for(report.asked.resource).service
@@ -47,7 +49,7 @@ def advise(report: Report, switched_on: Sequence[str]) -> tuple[Advice, ...]:
         found.append(Advice("grant", why, commands_for(report.asked.resource, report.conclusion.identity)))
     else:
         found += _about_failures(report, switched_on)
-    found += _about_half_a_name(report.host)
+    found += (Advice("note", half, ()) for half in half_said)
     found += _about_proxies(report.proxies, report.program.platform)
     return tuple(dict.fromkeys(found))
 
@@ -126,18 +128,6 @@ def _about_clock(clock: Skew, platform: str) -> Iterator[Advice]:
         commands = {"win32": "w32tm /resync", "darwin": "sudo sntp -sS time.apple.com"}
         command = commands.get(platform, "sudo timedatectl set-ntp true")
         yield fix(f"this machine's clock is {clock.meaning}; set it", command)
-
-
-def _about_half_a_name(host: HostFacts) -> Iterator[Advice]:
-    half = None if host.named is not None else host_half_named_by(host.variables)
-    if half is not None:
-        meant, missing = half
-        yield Advice(
-            "note",
-            f"{meant.title} would be asked if {missing} were set too; the other variables that name it say nothing"
-            " without that one",
-            (),
-        )
 
 
 def _about_proxies(proxies: ProxyFacts, platform: str) -> Iterator[Advice]:

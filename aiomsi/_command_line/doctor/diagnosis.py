@@ -16,7 +16,7 @@ from aiomsi._command_line.doctor.secrecy import known_secrets, scrubbed
 from aiomsi._command_line.outcome import exit_code
 from aiomsi._errors import SourceUnavailableError
 from aiomsi._token import AccessToken
-from aiomsi.sources._selection import CONNECTION_STRING, SELECTION
+from aiomsi.sources._selection import CONNECTION_STRING, SELECTION, half_said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ def report_on(found: Findings, surroundings: Surroundings) -> Report:
     )
     client_id = report.asked.client_id or surroundings.get("AZURE_CLIENT_ID")
     switched_on = commands_on(report.host.kind, surroundings, client_id)
-    whole = replace(report, advice=advise(report, switched_on))
+    whole = replace(report, advice=advise(report, switched_on, half_said(surroundings)))
     return scrubbed(whole, known_secrets(surroundings, tokens))
 
 
