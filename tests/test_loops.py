@@ -104,6 +104,14 @@ def test_a_provider_can_be_closed_on_a_later_loop() -> None:
     assert "closed" in repr(provider)
 
 
+async def test_closing_again_is_fine_from_anywhere() -> None:
+    """A provider that is closed already belongs to no event loop any more."""
+    provider = TokenProvider(ScriptedSource())
+    await provider.token(VAULT)
+    await provider.aclose()
+    await asyncio.to_thread(asyncio.run, provider.aclose())
+
+
 async def test_a_cold_call_from_a_second_running_loop_is_refused() -> None:
     """While the provider's loop runs, another thread's loop gets warm tokens only."""
     provider = TokenProvider(ScriptedSource())
@@ -121,7 +129,9 @@ async def test_a_cold_call_from_a_second_running_loop_is_refused() -> None:
     thread.start()
     thread.join()
     assert outcomes[0] == "token-1"
+    assert isinstance(outcomes[1], WrongLoopError)
     assert isinstance(outcomes[1], RuntimeError)
+    assert (outcomes[1].resource, outcomes[1].source) == ("https://storage.azure.com/", "scripted")
     assert "one provider for each running loop" in str(outcomes[1])
 
 
