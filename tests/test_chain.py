@@ -390,6 +390,28 @@ def test_a_chain_is_as_able_as_its_members() -> None:
     assert repr(FirstAvailable(ManagedIdentity(), AzureCLI())) == "FirstAvailable(ManagedIdentity(), AzureCLI())"
 
 
+@pytest.mark.parametrize("host", ["app_service", "imds"])
+async def test_a_tenant_is_ignored_where_a_managed_identity_answers(
+    endpoint: IdentityEndpoint, firmware: Path, host: str
+) -> None:
+    """The developer's tools, which could choose one, are not asked there, so no tenant needs a token of its own."""
+    environ = endpoint.environ("app_service") if host == "app_service" else {}
+    surroundings = Surroundings(environ=environ, root=on_azure(firmware), imds_url=endpoint.url)
+    async with TokenProvider(default(surroundings=surroundings)) as provider:
+        if host == "imds":  # Until it has answered, somebody may be logged in to `az`.
+            await provider.token(VAULT)
+        tokens = {(await provider.access_token(VAULT, tenant_id=tenant)).token for tenant in ("t1", "t2", None)}
+        assert [resource.tenant_id for resource in provider.statistics().resources] == [None]
+    assert len(tokens) == len(endpoint.requests) == 1
+
+
+def test_before_a_managed_identity_is_found_a_chain_can_choose_a_tenant() -> None:
+    """It may turn out to be the developer's."""
+    for environ in ({}, {"AZURE_POD_IDENTITY_AUTHORITY_HOST": NOT_ANSWERING}):
+        chain = FirstAvailable(ManagedIdentity(surroundings=Surroundings(environ=environ)), AzureCLI())
+        assert chain.chooses_tenant
+
+
 async def test_a_chain_names_the_identities_of_its_members(tool: ScriptedSource) -> None:
     """Until somebody has answered, and while it is one of those who can become another, all of them are named."""
     machine, other = ScriptedSource(name="machine"), ScriptedSource(name="other")

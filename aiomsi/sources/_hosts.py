@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARC_AGENT",
+    "AZURE_ARC",
     "HOST_VARIABLES",
     "IMDS",
     "WORKLOAD_IDENTITY",

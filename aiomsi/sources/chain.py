@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -63,8 +64,8 @@ class FirstAvailable:
 
     @property
     def chooses_tenant(self) -> bool:
-        """Whether any of them can be asked for a token of a particular tenant."""
-        return any(map(chooses_tenant, self._sources))
+        """Whether any of them that may be asked can be asked for a token of a particular tenant."""
+        return any(map(chooses_tenant, takewhile(_may_give_way, self._sources)))
 
     def identity_key(self) -> str | None:
         """Return what all of them together name, or None while one answers whose identity cannot change."""
@@ -102,6 +103,10 @@ class FirstAvailable:
             token = await _if_found(source, request, probe=here is None)
         self._answered = source
         return token
+
+
+def _may_give_way(source: Source) -> bool:
+    return not (isinstance(source, ManagedIdentity) and source.is_final)
 
 
 async def _side_by_side(
