@@ -169,11 +169,10 @@ class Slot:
         if key not in self._forced:
             self.backoff.check(now.monotonic)
             next_at = max(self.backoff.retry_at, self._forced_at + self._policy.rejected_interval)
-            if now.monotonic < next_at:
-                if token is not None:
-                    return token
-                if self._forced:  # With nothing held, what others' claims bring has to do.
-                    return next(reversed(self._forced.values()))
+            # With nothing held, what the last challenge brings has to do.
+            instead = token or next(reversed(self._forced.values()), None)
+            if instead is not None and now.monotonic < next_at:
+                return instead
             self._forced_at = now.monotonic
             if rejected_sha256 is None and token is not None:
                 rejected_sha256 = sha256_of(token.token)  # The claims say that the held one will not do.
