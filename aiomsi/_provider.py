@@ -14,7 +14,7 @@ from aiomsi._clock import SYSTEM_CLOCK, check_clock
 from aiomsi._errors import ProviderClosedError, about, another
 from aiomsi._fetcher import Fetcher
 from aiomsi._lookout import Lookout
-from aiomsi._resource import resource_of
+from aiomsi._resource import resource_of, scope_of
 from aiomsi._schedule import RefreshPolicy
 from aiomsi._slot import Slot, TenantResource, sha256_of
 from aiomsi._source import check_source, chooses_tenant
@@ -265,13 +265,18 @@ class TokenProvider:
         slot = self._slots.get(key)
         if slot is None:
             self._make_room()
-            slot = self._slots[key] = Slot(resource, tenant_id, self._policy, self._fetcher, self._lookout)
+            slot = Slot(resource, tenant_id, self._policy, self._fetcher, self._lookout)
             self._queue.append(slot)
-            slot.names.append(key)
+            self._name(slot, key)
+            if tenant_id is None:
+                self._name(slot, scope_of(resource))
         if tenant_id is None and name not in self._slots:
-            self._slots[name] = slot
-            slot.names.append(name)
+            self._name(slot, name)  # Of a class of its own, an Enum's member for one, whose hash is another.
         return slot
+
+    def _name(self, slot: Slot, name: SlotName) -> None:
+        self._slots[name] = slot
+        slot.names.append(name)
 
     def _make_room(self) -> None:
         """Forget the resources not used for longest, until there is room for one more."""

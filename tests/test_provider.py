@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from contextvars import ContextVar
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,6 +83,26 @@ async def test_a_scope_shares_the_slot_of_its_resource(provider: TokenProvider, 
     assert await provider.token(VAULT) == await provider.token(f"{VAULT}/.default")
     assert provider.peek(f"{VAULT}/.default") == "token-1"
     assert len(source.requests) == 1
+
+
+async def test_a_scope_is_known_with_its_resource_and_the_other_way_round(provider: TokenProvider) -> None:
+    """What is held under one of the two names is held under the other, also for who has never asked by that."""
+    await provider.token(VAULT)
+    assert provider.peek(f"{VAULT}/.default") == "token-1"
+    await provider.token(f"{VAULT}//.default")
+    assert provider.peek(f"{VAULT}/") == "token-2"
+
+
+async def test_the_member_of_an_enum_is_a_resource_like_its_text(
+    provider: TokenProvider, source: ScriptedSource
+) -> None:
+    """Though it has another hash, it finds the same token, and the source is given a plain text."""
+
+    class Service(str, Enum):  # noqa: UP042  (this is the kind that has one)
+        VAULT = "https://vault.azure.net"
+
+    assert await provider.token(Service.VAULT) == await provider.token(VAULT) == provider.peek(Service.VAULT)
+    assert [type(request.resource) for request in source.requests] == [str]
 
 
 async def test_a_trailing_slash_is_another_resource(provider: TokenProvider, source: ScriptedSource) -> None:
