@@ -297,8 +297,8 @@ class Slot:
             return self._receive(outcome, ticket, now)
         if isinstance(outcome, Exception):
             self._fail(outcome, now)
-        elif flight.task.cancelling():
-            # The loop shuts down, or somebody cancelled every task there is: nothing was learnt about the source.
+        elif flight.task.cancelling() or isinstance(outcome, KeyboardInterrupt | SystemExit):
+            # The process ends, or somebody cancelled every task there is: nothing was learnt about the source.
             self.backoff.pause(now.monotonic)
             self._arm()
             outcome = self._interrupted()

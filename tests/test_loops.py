@@ -58,6 +58,17 @@ def test_a_fetch_does_not_outlive_its_event_loop() -> None:
     assert asyncio.run(provider.token(VAULT)) == "token-2"
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_fetch_says_nothing_about_the_source(end: type[BaseException]) -> None:
+    """Whoever presses Ctrl-C and starts again gets a token, and not what became of the first attempt."""
+    source = ScriptedSource()
+    source.script(end())
+    provider = TokenProvider(source)
+    with pytest.raises(end):
+        asyncio.run(provider.token(VAULT))
+    assert asyncio.run(provider.token(VAULT)) == "token-1"
+
+
 def test_a_loop_that_ends_while_a_caller_waits_for_the_next_token_leaves_no_timer() -> None:
     """The two seconds of a token's last minute do not go on without their event loop."""
     source, clock = ScriptedSource(), ManualClock()
