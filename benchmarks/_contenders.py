@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 def source(endpoint: Host) -> ManagedIdentity:
     """Return aiomsi's source for the host whose *endpoint* it is."""
     return ManagedIdentity(surroundings=Surroundings(environ=endpoint.environ))
+
+
+def source_here() -> ManagedIdentity:
+    """Return aiomsi's source for the host that our own environment names."""
+    return ManagedIdentity(surroundings=Surroundings(environ=dict(os.environ)))
 
 
 @asynccontextmanager

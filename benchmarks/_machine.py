@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import which
 
-_PACKAGES = ("aiomsi", "azure-identity", "msal", "aiohttp", "uvloop")
+_COMPARED = ("azure-identity", "azure-core", "msal", "aiohttp", "uvloop")
 _SUPPORTED = ("3.11", "3.12", "3.13")
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 _NEEDED = "import aiohttp, anyio, azure.identity.aio"
@@ -20,7 +20,7 @@ _NEEDED = "import aiohttp, anyio, azure.identity.aio"
 def versions() -> dict[str, str]:
     """Return the versions of what takes part, as far as it is installed."""
     found = {"python": f"{platform.python_implementation()} {platform.python_version()}"}
-    for package in _PACKAGES:
+    for package in ("aiomsi", *_COMPARED):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -49,9 +49,9 @@ def _processor() -> str:
 def other_pythons(named: list[Path]) -> dict[str, Path]:
     """Return the supported Pythons but this one, by version: those *named*, else those that are usually found."""
     mine = "{}.{}".format(*sys.version_info)
-    candidates = [*named, *(path for wanted in _SUPPORTED for path in _usual(wanted))]
+    usual = [path for wanted in _SUPPORTED for path in _usual(wanted)]
     found: dict[str, Path] = {}
-    for path in candidates:
+    for path in [*named, *sorted(usual, key=can_compare, reverse=True)]:
         known = _ask(path, _VERSION)
         if known in _SUPPORTED and known != mine:
             found.setdefault(known, path)
@@ -65,8 +65,11 @@ def _usual(wanted: str) -> list[Path]:
 
 
 def can_compare(python: Path) -> bool:
-    """Return whether azure-identity, and what aiomsi needs, is installed for *python*."""
-    return _ask(python, _NEEDED) is not None
+    """Return whether *python* has what is compared, and what aiomsi needs, in the versions that are here."""
+    here = versions()
+    names = [name for name in _COMPARED if name in here]
+    told = _ask(python, f"{_NEEDED}; from importlib.metadata import version; print(*map(version, {names}))")
+    return told == " ".join(here[name] for name in names)
 
 
 def _ask(python: Path, code: str) -> str | None:

@@ -76,6 +76,7 @@ PLOTS = (
         (
             Curve("aiomsi", "ours", _STAMPEDE, "callers", "aiomsi"),
             Curve("azure-identity: get_token", "rival", _STAMPEDE, "callers", "azure get_token"),
+            Curve("azure-identity: bearer token provider", "other", _STAMPEDE, "callers", _BEARER),
         ),
     ),
     Plot(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from _plots import drawn, without_idle_lines
 from _readme import missing, rewritten
-from _results import dump, load, merged
+from _results import can_merge, dump, load, merged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from _results import Document
 
 _ROOT = Path(__file__).parents[1]
@@ -18,8 +20,13 @@ README = _ROOT / "README.md"
 IMAGES = _ROOT / ".images"
 
 
-def publish(document: Document, *, partly: bool) -> int:
-    """Write all that shows what was found; return 1 if the README lacks a number, since it was not measured.
+def can_add(document: Document) -> bool:
+    """Return whether a part of *document* may take its place among what is stored."""
+    return not RESULTS.exists() or can_merge(load(RESULTS.read_text(encoding="utf-8")), document)
+
+
+def publish(document: Document, left_out: Sequence[str] = (), *, partly: bool) -> int:
+    """Write all that shows what was found; return 1 if something was *left_out*, or the README lacks a number.
 
     What was measured *partly* takes the place of what is stored for the same benchmarks, and leaves the others.
     """
@@ -31,7 +38,7 @@ def publish(document: Document, *, partly: bool) -> int:
     README.write_text(rewritten(README.read_text(encoding="utf-8"), document), encoding="utf-8")
     for name, picture in drawn(document).items():
         (IMAGES / name).write_text(picture, encoding="utf-8")
-    lacking = missing(document)
+    lacking = [*missing(document), *left_out]
     print(f"\nwritten: {RESULTS.name}, README.md, {', '.join(drawn(document)) or 'no pictures'}")
     if lacking:
         print("\n  ".join(["not measured:", *lacking]))

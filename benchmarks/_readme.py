@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from _plots import PLOTS, drawn
 from _readme_rows import NOT_MEASURED, ROWS
+from _results import setting
 
 if TYPE_CHECKING:
     from _results import Document
@@ -36,14 +37,9 @@ def measured(document: Document) -> str:
     """Say when all of it was measured, with what, and where."""
     dates = sorted({result["date"] for result in document["benchmarks"].values()})
     when = " to ".join(dates if len(dates) < 2 else (dates[0], dates[-1]))
-    versions = dict(document["versions"])
-    python, own = versions.pop("python"), versions.pop("aiomsi", "")
-    with_what = ", ".join(f"{name} {version}" for name, version in versions.items())
-    machine = document["machine"]
-    where = f"{machine['cores']} cores ({machine['processor']}, {machine['kernel']})"
     return textwrap.fill(
-        f"Measured {when} with aiomsi {own}, {with_what} on {python} and {where}, everything on loopback; times are "
-        "medians of interleaved repeats. In brackets: azure-identity's bearer token provider.",
+        f"Measured {when} with {setting(document)}, everything on loopback; times are medians of interleaved repeats, "
+        "outages and fleets are simulated. In brackets: azure-identity's bearer token provider.",
         _WIDTH,
         break_on_hyphens=False,
     )

@@ -104,9 +104,22 @@ def summary(document: Document) -> str:
     return "\n".join([heading, *lines, "", f"counts: {checked:,} checked, {verdict}", *wrong])
 
 
+def setting(document: Document) -> str:
+    """Say with what all of it was measured, and where."""
+    versions, machine = dict(document["versions"]), document["machine"]
+    python = versions.pop("python")
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{packages} on {python} and {machine['cores']} cores ({machine['processor']}, {machine['kernel']})"
+
+
+def can_merge(stored: Document, run: Document) -> bool:
+    """Return whether both were measured with the same versions on the same sort of machine."""
+    return (stored["versions"], stored["machine"]) == (run["versions"], run["machine"])
+
+
 def merged(stored: Document, run: Document) -> Document:
     """Return *stored* with what was found in *run* in place of what was found before."""
-    if (stored["versions"], stored["machine"]) != (run["versions"], run["machine"]):
+    if not can_merge(stored, run):
         raise ValueError("what is stored was measured with other versions, or elsewhere: run all of it anew")
     return {**run, "benchmarks": stored["benchmarks"] | run["benchmarks"]}
 

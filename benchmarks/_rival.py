@@ -12,23 +12,28 @@ import os
 import sys
 import time
 from contextlib import AsyncExitStack, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
 from _calls import load
-from _contenders import aiomsi_token, bearer_token_provider, get_token, shielded
-from _rivals import AIOMSI, BEARER, CONTROL, GET_TOKEN, THREADS
-from _support import peak_memory, stay_on_loopback, without_collector
+from _contenders import aiomsi_token, bearer_token_provider, get_token, parked, shielded
+from _memory import forget_peak, peak_memory
+from _rivals import AIOMSI, BEARER, CONTROL, FLOOR, GET_TOKEN, THREADS
+from _support import stay_on_loopback, without_collector
+from _waiting import all_at_once, cancel, thin, weigh
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from _contenders import Contender
 
+_T = TypeVar("_T")
+
 _CONTENDERS: Mapping[str, Contender] = {
     AIOMSI: aiomsi_token,
     CONTROL: shielded,
+    FLOOR: parked,
     BEARER: bearer_token_provider,
     GET_TOKEN: get_token,
 }
@@ -58,18 +63,28 @@ def _without_jitter(name: str) -> AbstractContextManager[object]:
 
 def _obey(subject: _Coroutines | None, runner: asyncio.Runner, order: str, details: dict[str, Any]) -> object:
     match order:
-        case "peak":
-            return peak_memory()
         case "race":
-            if subject is not None:
-                return runner.run(subject.race(**details))
-            from _threads import race  # noqa: PLC0415  (nobody's process holds what is another's)
-
-            return race(**details)
+            forget_peak()
+            return _race(subject, runner, details) | {"peak": peak_memory()}
+        case "thin" if subject is not None:
+            forget_peak()
+            return runner.run(subject.crowd(thin, **details)) | {"peak": peak_memory()}
+        case "cancel" if subject is not None:
+            return runner.run(subject.crowd(cancel, **details))
+        case "weigh" if subject is not None:
+            return runner.run(subject.crowd(weigh, **details))
         case "hold" | "load" | "drop" if subject is not None:
             return runner.run(getattr(subject, order)(**details))
         case _:
             raise ValueError(f"unknown order {order!r}")
+
+
+def _race(subject: _Coroutines | None, runner: asyncio.Runner, details: dict[str, Any]) -> dict[str, float]:
+    if subject is not None:
+        return runner.run(subject.race(**details))
+    from _threads import race  # noqa: PLC0415  (nobody's process holds what is another's)
+
+    return race(**details)
 
 
 class _Coroutines:
@@ -85,10 +100,15 @@ class _Coroutines:
         async with self._contender(self, resources) as calls:
             with without_collector():
                 began, worked = time.perf_counter(), time.process_time()
-                tasks = [asyncio.create_task(calls[number % len(calls)]()) for number in range(callers)]
+                tasks = all_at_once(calls, callers)
                 for task in tasks:
                     await task
                 return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
+
+    async def crowd(self, happening: Callable[..., Awaitable[_T]], **details: Any) -> _T:
+        """Start anew, and let something happen to callers who wait."""
+        async with self._contender(self, ["https://resource.example"]) as calls:
+            return await happening(calls, **details)
 
     async def hold(self, resource: str) -> None:
         """Start anew, and get a first token."""

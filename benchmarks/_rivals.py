@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-AIOMSI, CONTROL = "aiomsi", "control: shielded task"
+AIOMSI, CONTROL, FLOOR = "aiomsi", "control: shielded task", "task on a bare future"
 BEARER, GET_TOKEN, THREADS = "azure bearer provider", "azure get_token", "msal in threads"
-
-_PROGRAM = Path(__file__).with_name("_rival.py")
 
 
 class Rival:
@@ -38,9 +36,9 @@ class Rival:
 
 
 @contextmanager
-def rivals(names: Sequence[str]) -> Iterator[Mapping[str, Rival]]:
-    """Start all of them, who ask the endpoint that the environment names; end them all at the end."""
-    started = {name: _start(name) for name in names}
+def rivals(names: Sequence[str], program: str = "_rival.py") -> Iterator[Mapping[str, Rival]]:
+    """Start a *program* for each, who ask the endpoint that the environment names; end them all at the end."""
+    started = {name: _start(program, name) for name in names}
     try:
         company = {name: Rival(process) for name, process in started.items()}
         for rival in company.values():
@@ -51,8 +49,8 @@ def rivals(names: Sequence[str]) -> Iterator[Mapping[str, Rival]]:
             process.communicate()  # Closes its standard input, which ends it.
 
 
-def _start(name: str) -> subprocess.Popen[str]:
-    program = [sys.executable, str(_PROGRAM), name]
+def _start(program: str, name: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(Path(__file__).with_name(program)), name]
     return subprocess.Popen(  # noqa: S603  (ours)
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )

@@ -72,13 +72,8 @@ def _azure_core_python(life: float) -> float:
     return (life / 2 if life >= _LONG else life - 300) + random.randint(0, 60)  # noqa: S311
 
 
-def _five_minutes_before(life: float) -> float:
-    # azcore for Go, temporal.Resource, which knows no refresh_on.
-    return life - 300
-
-
 def _refresh_on_or_five_minutes(life: float) -> float:
-    # msal, ManagedIdentityClient; Azure.Core for .NET, AccessTokenCache: RefreshOn.
+    # msal, ManagedIdentityClient; Azure.Core for .NET, AccessTokenCache; azcore for Go since 1.18, BearerTokenPolicy.
     return life / 2 if life >= _LONG else life - 300
 
 
@@ -99,7 +94,7 @@ RULES: Mapping[str, Rule] = {
     "msal (Python)": Rule(_refresh_on_or_five_minutes),
     "MSAL.NET": Rule(_msal_net),
     "Azure.Core (.NET)": Rule(_refresh_on_or_five_minutes, lambda: repeat(30.0)),
-    "azcore (Go)": Rule(_five_minutes_before, lambda: repeat(30.0)),
+    "azcore (Go)": Rule(_refresh_on_or_five_minutes, lambda: repeat(30.0)),
     "tokenCycler (JavaScript)": Rule(_refresh_on_or_two_minutes, lambda: repeat(3.0)),
 }
 

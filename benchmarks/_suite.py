@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from _results import Result
 
@@ -36,10 +36,9 @@ def kerberos() -> str | None:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A script, whether a quick run has it, whether its answer depends on the Python, and what it needs."""
+    """A script, whether its answer depends on the Python, and what it needs."""
 
     name: str
-    quick: bool = True
     every_python: bool = False
     needs: Callable[[], str | None] = lambda: None
 
@@ -60,6 +59,12 @@ SUITE = (
     Benchmark("integrated", needs=kerberos),
     Benchmark("footprint"),
 )
+
+
+def lacking(names: Sequence[str]) -> str | None:
+    """Say which of the benchmarks *names* cannot run here, and what it needs; return None if all can."""
+    needs = {benchmark.name: benchmark.needs() for benchmark in SUITE if benchmark.name in names}
+    return next((f"{name} needs {missing}" for name, missing in needs.items() if missing is not None), None)
 
 
 def run(benchmark: Benchmark, python: Path, *, quick: bool) -> Result:

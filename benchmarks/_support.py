@@ -216,14 +216,6 @@ def at_least(value: float, target: float, unit: str = "") -> str:
     return f">= {target:g}{unit} {'met' if value >= target else 'missed'}"
 
 
-def peak_memory() -> float | None:
-    """Return the most memory that this process has had, in MB, or None where the system does not say."""
-    for line in _lines("/proc/self/status"):  # Not getrusage, which counts what a parent had before it started us.
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
-
-
 def spread(values: Sequence[float]) -> float:
     """Return how far apart the middle half of *values* is, in percent of their median."""
     if len(values) < 2:
@@ -247,6 +239,6 @@ def _text(cell: Cell) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
-        digits = 0 if cell >= 100 else 1 if cell >= 10 else 2 if cell >= 0.1 else 4
+        digits = 0 if abs(cell) >= 100 else 1 if abs(cell) >= 10 else 2 if abs(cell) >= 0.1 else 4
         return f"{cell:,.{digits}f}"
     return f"{cell:,}" if isinstance(cell, int) else cell

@@ -97,7 +97,7 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
         *_names(lines),
         *_vertical(x),
         *_horizontal(y),
-        *(part for line in reversed(lines) for part in _drawn(line, x, y)),  # The first one is on top.
+        *(part for line in lines for part in _drawn(line, x, y)),  # Dashes are over the first one, which shows through.
         "</svg>",
     ]
     return "\n".join(parts) + "\n"

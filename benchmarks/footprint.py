@@ -33,6 +33,9 @@ _IMPORTS = {
     "import msal": "import msal",
     "import azure.identity": "import azure.identity",
     "import azure.identity.aio": "import azure.identity.aio",
+    "the same, and DefaultAzureCredential()": (
+        "from azure.identity.aio import DefaultAzureCredential; DefaultAzureCredential()"
+    ),
 }
 _IMPORT_TARGET = 1.15
 

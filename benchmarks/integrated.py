@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from _support import Report, at_most, without_collector
+from _support import Report, at_most, spread, without_collector
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -155,7 +155,8 @@ def _show(report: Report, times: dict[str, list[float]]) -> None:
     for name, measured in times.items():
         added = median(measured) - bare
         target = at_most(added, _TARGET, " ms") if name == _WARM else None
-        rows.append({"": name, "requests": 4, "ms": median(measured), "added ms": added, "target": target})
+        row: dict[str, Cell] = {"x bare": median(measured) / bare, "": name, "requests": 4, "ms": median(measured)}
+        rows.append(row | {"spread %": spread(measured), "added ms": added, "target": target})
     report.table("The time of one login, medians of interleaved repeats", rows)
 
 

@@ -40,6 +40,7 @@ _CONFIGURATION = """
     default_keytab_name = FILE:{folder}/service.keytab
     default_client_keytab_name = FILE:{folder}/no-such.keytab
     default_rcache_name = file2:{folder}/replays
+    kcm_socket = {folder}/no-such-keeper
 [realms]
     {realm} = {{
         kdc = 127.0.0.1:{port}
@@ -146,9 +147,9 @@ class Realm:
         assert self._silence is not None
         self._calls.append(self._silence.accept()[0])
 
-    def log_in(self, user: str = "alice") -> None:
-        """Get *user* a ticket, in place of those that are there."""
-        self._run("kinit", user, said=f"{_PASSWORD}\n")
+    def log_in(self, user: str = "alice", *, cache: str | None = None) -> None:
+        """Get *user* a ticket, in place of those that are there or in *cache*."""
+        self._run("kinit", *(["-c", cache] if cache else []), user, said=f"{_PASSWORD}\n")
 
     def get_ticket(self, service: str = "HTTP/localhost") -> None:
         """Get who is logged in a ticket for *service*."""
@@ -157,6 +158,10 @@ class Realm:
     def log_out(self) -> None:
         """Throw all tickets away."""
         self.tickets.unlink(missing_ok=True)
+
+    def rename(self, name: bytes, other: bytes) -> None:
+        """Let the tickets say that they are of *other*, which is as long as *name*."""
+        self.tickets.write_bytes(self.tickets.read_bytes().replace(name, other))
 
     def let_expire(self) -> None:
         """Make all tickets end an hour after they were given, and that two hours ago."""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import _publish
 import pytest
 from _plots import PLOTS, drawn, without_idle_lines
-from _publish import IMAGES, README, RESULTS, publish
+from _publish import IMAGES, README, RESULTS, can_add, publish
 from _readme import measured, missing, rewritten, table
 from _readme_rows import NOT_MEASURED, ROWS, count, quantity, ratio
 from _results import Place, claims, dump, load, merged, summary
@@ -45,11 +45,17 @@ def document() -> Document:
             {"x empty await": 1.0, "call": "nothing", "ns": 40.0, "target": None},
         ]
     }
+    refresh: dict[str, list[Row]] = {
+        "one refresh that takes 1 s, at 2,000 calls/s": [
+            {"waited %": 0.0, "who": "aiomsi", "waited": 0},
+            {"waited %": 31.4, "who": "azure bearer provider", "waited": 2_008},
+        ]
+    }
     return {
         "quick": False,
         "versions": {"python": "CPython 3.11.7", "aiomsi": "0.1.0", "azure-identity": "1.27.0"},
         "machine": {"processor": "A processor", "cores": "2", "kernel": "Linux 6.1"},
-        "benchmarks": {"stampede": result(**stampede), "hot_path": result(**hot_path)},
+        "benchmarks": {"stampede": result(**stampede), "hot_path": result(**hot_path), "refresh": result(**refresh)},
     }
 
 
@@ -101,12 +107,12 @@ class TestResults:
         text = summary(document)
         assert "  met     hot_path: a warm call on asyncio (medians of 25): aiomsi: await token: <= 2.5\n" in text
         assert "  MISSED  hot_path: a warm call on asyncio (medians of 25): azure: get_token: over 1000\n" in text
-        assert text.endswith("counts: 6 checked, as expected")
+        assert text.endswith("counts: 9 checked, as expected")
 
     def test_the_summary_names_wrong_counts(self, document: Document) -> None:
         """Whatever was counted wrongly stands at the end."""
         document["benchmarks"]["stampede"]["wrong"] = ["requests: 2, expected 1"]
-        assert summary(document).endswith("counts: 6 checked, 1 WRONG\n  stampede: requests: 2, expected 1")
+        assert summary(document).endswith("counts: 9 checked, 1 WRONG\n  stampede: requests: 2, expected 1")
 
     def test_the_summary_of_a_quick_run_says_so(self, document: Document) -> None:
         """Nobody takes the times of a quick run for more than they are."""
@@ -138,6 +144,7 @@ class TestReadme:
         """A row has the number of each."""
         lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(document).splitlines()]
         assert ["requests for 1,000 callers at once", "1", "1,000 (1)"] in lines
+        assert ["callers who waited for a refresh of 1 s, at 2,000 calls/s", "0", "(2,008)"] in lines
         assert ["a warm call, in empty awaits", "2.3", f"125 ({NOT_MEASURED})"] in lines
         assert len({len(line) for line in table(document).splitlines()}) == 1
 
@@ -192,7 +199,7 @@ class TestPublish:
 
     def test_all_is_written(self, copy: Path, document: Document, capsys: pytest.CaptureFixture[str]) -> None:
         """The results, the README and the pictures agree; that a number is missing is said, and is no success."""
-        assert publish(document, partly=False) == 1
+        assert publish(document, ["hot_path on 3.11"], partly=False) == 1
         stored = load((copy / "results.json").read_text())
         assert (copy / "README.md").read_text() == rewritten(MARKED, stored)
         assert (copy / "stampede.svg").read_text() == drawn(stored)["stampede.svg"]
@@ -200,7 +207,9 @@ class TestPublish:
             "![Requests for a first token, all callers at once](.images/stampede.svg)"
             in (copy / "README.md").read_text()
         )
-        assert "not measured:\n  requests for 100,000 callers at once\n" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "not measured:\n  requests for 100,000 callers at once\n" in said
+        assert said.endswith("\n  hot_path on 3.11\n")
 
     def test_a_part_leaves_the_rest(self, copy: Path, document: Document) -> None:
         """One benchmark can be measured anew."""
@@ -210,6 +219,13 @@ class TestPublish:
         assert load((copy / "results.json").read_text()) == load(dump(document))
         publish(part, partly=False)
         assert load((copy / "results.json").read_text()) == load(dump(part))
+
+    def test_a_part_from_elsewhere_is_known_before_it_is_measured(self, document: Document) -> None:
+        """Nobody measures for minutes what cannot be stored."""
+        assert can_add({**document, "machine": {}})
+        publish(document, partly=False)
+        assert can_add(document)
+        assert not can_add({**document, "machine": {}})
 
 
 class TestPictures:

@@ -16,7 +16,7 @@ import pytest
 
 from aiomsi import AiomsiError, EndpointError, SourceUnavailableError, TokenRefusedError
 from aiomsi.sources import IntegratedAuth, Surroundings, TokenRequest
-from aiomsi.sources._kerberos import _apart, _failures, _library, _meaning, begin, logged_in_user
+from aiomsi.sources._kerberos import _apart, _failures, _library, _meaning, _take_from, begin, logged_in_user
 from aiomsi.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -140,13 +140,14 @@ async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, clock: ManualC
 
 
 def test_windows_needs_no_libraries_of_kerberos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the system brings it, and only pyspnego has to be there."""
+    """There the system brings it, only pyspnego has to be there, and the tickets are those of the login."""
     spnego = pytest.importorskip("spnego")
     monkeypatch.setattr(sys, "platform", "win32")
     for name in ("gssapi", "krb5"):
         monkeypatch.setitem(sys.modules, name, None)
     assert _library() is spnego
     assert _failures() == (spnego.exceptions.SpnegoError,)
+    _take_from("FILE:whichever")
 
 
 class Windows:
@@ -191,6 +192,8 @@ async def test_a_ticket_of_no_user(monkeypatch: pytest.MonkeyPatch, clock: Manua
     [
         ({"username": "alice"}, ValueError, "like alice@contoso.com"),
         ({"username": "a@b/../c"}, ValueError, "like alice@contoso.com"),
+        ({"username": "a\0@contoso.com"}, ValueError, "like alice@contoso.com"),
+        ({"username": "\udcff@contoso.com"}, ValueError, "like alice@contoso.com"),
         ({"username": 1}, TypeError, "username is a string, not int"),
         ({"tenant_id": b"x"}, TypeError, "tenant_id is a string, not bytes"),
         ({"client_id": 1}, TypeError, "client_id is a string"),

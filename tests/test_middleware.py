@@ -257,6 +257,16 @@ async def test_a_request_to_another_origin_passes_untouched(world: World, provid
     assert provider.statistics().tokens == 0
 
 
+async def test_an_origin_that_is_not_mapped_is_told_to_who_looks_for_it(
+    provider: TokenProvider, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that goes without a token by mistake can be found in the log; nothing but its origin is there."""
+    caplog.set_level("DEBUG", "aiomsi.middleware")
+    mapped = BearerAuth(provider, {"http://localhost": RESOURCE}, allow_http_on_loopback=True)
+    async with opened(mapped) as session, session.get(f"{service.origin}/private?signature=secret"):
+        assert caplog.messages == [f"no token for {service.origin}, which is not mapped"]
+
+
 async def test_a_token_goes_through_a_proxy_s_tunnel_and_not_to_the_proxy(
     world: World, provider: TokenProvider
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import traceback
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from support import PacedClock, internet
 
 from aiomsi import AccessToken, ConfigurationError, SourceUnavailableError, TokenProvider
 from aiomsi.endpoint import IdentityEndpoint
-from aiomsi.sources import Surroundings, TokenRequest, default
+from aiomsi.sources import ManagedIdentity, Surroundings, TokenRequest, default
 from aiomsi.sources._selection import selected
 
 if TYPE_CHECKING:
@@ -89,6 +90,50 @@ async def test_a_wrong_selection_is_told(environ: dict[str, str], complaint: str
     with pytest.raises(ConfigurationError, match=complaint) as caught:
         await default(surroundings=Surroundings(environ=environ)).fetch(TokenRequest(VAULT))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"IDENTITY_ENDPOINT": "http://127.0.0.1:1"}, ["IDENTITY_HEADER is not set, .* do not name App Service;"]),
+        ({"AZURE_FEDERATED_TOKEN_FILE": "/token"}, ["AZURE_TENANT_ID is not set, .* do not name workload identity;"]),
+        (
+            {"AZURE_CLIENT_SECRET": "hunter2", "AZURE_TENANT_ID": "t"},
+            ["AZURE_CLIENT_SECRET is set, but not AZURE_CLIENT_ID, so it belongs to no application;"],
+        ),
+        (
+            {"AZURE_CLIENT_CERTIFICATE_PATH": "/cert.pem", "AZURE_TOKEN_CREDENTIALS": "prod", "MSI_SECRET": "hunter2"},
+            [
+                "AZURE_CLIENT_CERTIFICATE_PATH is set, but not AZURE_TENANT_ID and AZURE_CLIENT_ID,",
+                "MSI_ENDPOINT is not set, .* do not name Azure ML",
+            ],
+        ),
+        ({"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": CLIENT_ID}, []),
+        ({"AZURE_CLIENT_SECRET": "hunter2", "AZURE_TOKEN_CREDENTIALS": "dev"}, []),
+        ({"IDENTITY_ENDPOINT": "http://127.0.0.1:1", "AzureServicesAuthConnectionString": "RunAs=App"}, []),
+    ],
+)
+async def test_what_is_half_said_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, environ: dict[str, str], told: list[str]
+) -> None:
+    """A service that was to be a machine or an application does not become a developer without a word."""
+    here = Surroundings({**environ, "PATH": str(tmp_path)}, root=tmp_path, imds_url="http://127.0.0.1:1")
+    source = default(surroundings=here)
+    for _ in range(2):
+        clock = PacedClock()
+        fetching = asyncio.ensure_future(source.fetch(TokenRequest(VAULT, clock=clock)))
+        await clock.pace(fetching)
+        assert isinstance(fetching.exception(), SourceUnavailableError)
+    for said, pattern in zip(caplog.messages, told, strict=True):
+        assert re.match(f"{pattern}.* it is passed over$", said)
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_machine_by_half_its_name_is_told_so(tmp_path: Path) -> None:
+    """Who asks for the managed identity alone is told which variable is missing, not that there is none."""
+    here = Surroundings({"IDENTITY_ENDPOINT": "http://127.0.0.1:1"}, root=tmp_path, imds_url="http://127.0.0.1:1")
+    with pytest.raises(SourceUnavailableError, match="found: IDENTITY_HEADER is not set, without which"):
+        await ManagedIdentity(retry_timeout=0, surroundings=here).fetch(TokenRequest(VAULT))
 
 
 @pytest.mark.parametrize("selection", ["", "prod", "EnvironmentCredential", "ManagedIdentityCredential", SECRET])
@@ -171,7 +216,7 @@ async def test_everything_said_together(tmp_path: Path) -> None:
     ]
     assert "its firmware names another maker" in lines[0]
     assert "az was not found on the PATH" in lines[1]
-    assert last == "To do: az login"
+    assert last == "To do: install the Azure CLI (https://aka.ms/azure-cli) and run: az login"
     assert caught.value.resource == VAULT
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,12 +109,28 @@ def test_documents_of_all_kinds(parts: tuple[str, ...]) -> None:
         (NEW[0], binding("b13", "p13", f"{TRUST_13}/RST/Issue", transport=""), NEW[2]),
         (*NEW[:2], port("another", f"{HOST}/13/windowstransport")),
         (*NEW[:2], port("b13", None)),
+        (*NEW[:2], port("b13", "")),
     ],
 )
 def test_a_server_that_takes_no_tickets(parts: tuple[str, ...]) -> None:
     """Then that is a refusal, which says how to switch it on."""
     with pytest.raises(TokenRefusedError, match="Enable-AdfsEndpoint"):
         windows_transport_in(metadata(*parts))
+
+
+@pytest.mark.parametrize(
+    "nested",
+    ["<wsp:Policy>", "<wsdl:port>", binding("b13", "p13", "urn:another").removesuffix("</wsdl:binding>")],
+    ids=["policies", "ports", "bindings"],
+)
+def test_what_nests_without_end_is_soon_read(nested: str) -> None:
+    """The time for a document grows as its length, however it is made."""
+    count = 1_000_000 // len(nested)
+    closing = f"</{nested[1:].partition('>')[0].partition(' ')[0]}>"
+    begun = time.process_time()
+    with pytest.raises(TokenRefusedError, match="Enable-AdfsEndpoint"):
+        windows_transport_in(metadata(policy("p13"), nested * count, closing * count))
+    assert time.process_time() - begun < 3  # In place of minutes.
 
 
 @pytest.mark.parametrize("address", ["http://sts.contoso.com/adfs", "HTTP://sts.contoso.com", "ftp://x", "/adfs"])

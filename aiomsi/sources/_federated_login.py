@@ -6,7 +6,7 @@ Source: Microsoft documentation, "Integrated Windows authentication" (MSAL); OAS
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -18,9 +18,9 @@ from aiomsi._errors import (
     TokenRefusedError,
     without_frames,
 )
-from aiomsi.sources._entra import public_peer
 from aiomsi.sources._kerberos import begin
 from aiomsi.sources._messages import Request
+from aiomsi.sources._proxies import proxy_for
 from aiomsi.sources._redaction import redact, shape
 from aiomsi.sources._refusals import plain_refusal
 from aiomsi.sources._retrying import Patience, persist
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aiomsi.sources._kerberos import Handshake
     from aiomsi.sources._messages import Answer
     from aiomsi.sources._surroundings import Surroundings
+    from aiomsi.sources._transport import Peer
     from aiomsi.sources._ws_trust import Assertion, WindowsTransport
 
 __all__ = ["FederatedLogin", "Realm"]
@@ -40,6 +41,18 @@ __all__ = ["FederatedLogin", "Realm"]
 _ATTEMPT_LIMIT = 15.0  # Seconds for one answer.
 _LARGEST_DOCUMENT = 1024 * 1024  # Metadata of a federation server has some 100 KB.
 _USUAL_AUDIENCE = "urn:federation:MicrosoftOnline"
+# Why there is no way with tickets, by the kind of domain; in a federated one only if its server is not described.
+_NO_WAY = {
+    "managed": (
+        "Entra itself logs {user} in, since the domain is not federated (a managed domain), and it takes no Kerberos"
+        " tickets from programs; run: az login"
+    ),
+    "federated": (
+        "the login page of {user}'s domain takes no Kerberos tickets from programs, as it does not speak WS-Trust; run:"
+        " az login"
+    ),
+    "unknown": "Entra does not know the domain of {user}; give username, as the user is called at Entra",
+}
 _XML = "application/soap+xml, application/xml, text/xml"
 
 
@@ -58,6 +71,8 @@ class FederatedLogin:
     source: str
     request: TokenRequest
     surroundings: Surroundings
+    entra: Peer
+    """How Entra is reached and known; the federation server is known in the same way."""
 
     async def realm(self, authority: str, user: str) -> Realm:
         """Ask Entra, which is at *authority*, who logs the *user* in."""
@@ -68,9 +83,10 @@ class FederatedLogin:
             text if isinstance(text := said.get(name), str) else ""
             for name in ("account_type", "federation_metadata_url", "cloud_audience_urn")
         )
-        if kind.lower() in ("managed", "unknown"):
-            raise SourceUnavailableError(_not_federated(user, kind))
-        if kind.lower() != "federated" or url_problem(metadata_url) is not None:
+        kind = kind.lower()
+        if kind in _NO_WAY and not (kind == "federated" and metadata_url):
+            raise SourceUnavailableError(_NO_WAY[kind].format(user=user))
+        if kind != "federated" or url_problem(metadata_url) is not None or not audience.isprintable():
             raise MalformedResponseError(f"Entra did not tell who logs {user} in: its answer was {shape(answer.body)}")
         return Realm(metadata_url, audience or _USUAL_AUDIENCE)
 
@@ -99,7 +115,7 @@ class FederatedLogin:
             raise without_frames(error) from None  # They hold what may be the assertion.
 
     def _refusal(self, host: str, sent: Request, answer: Answer) -> AiomsiError:
-        fault = fault_in(answer.body)
+        fault = fault_in(answer.body, *sent.secrets)
         if fault is not None:  # Whatever the status: 500 may well be the fault of whoever asked.
             code, reason = fault
             return TokenRefusedError(
@@ -127,7 +143,7 @@ class FederatedLogin:
     async def _send(self, sent: Request) -> Answer:
         if urlsplit(sent.url).scheme != "https":
             raise SecurityError(f"{redact(sent.url)} is not https, so nothing was sent there")
-        peer = await public_peer(sent.url, self.surroundings, self.source)
+        peer = replace(self.entra, proxy=proxy_for(sent.url, self.surroundings))
         async with connect(sent.url, source=self.source, clock=self.request.clock, peer=peer) as line:
             return await line.send(sent, _ATTEMPT_LIMIT, deadline=self.request.deadline, largest=_LARGEST_DOCUMENT)
 
@@ -141,12 +157,3 @@ def _question(transport: WindowsTransport, audience: str, handshake: Handshake) 
     }
     envelope = request_for(transport, audience, str(uuid.uuid4()))
     return Request(transport.address, headers, "POST", envelope, (handshake.token,))
-
-
-def _not_federated(user: str, kind: str) -> str:
-    if kind.lower() == "unknown":
-        return f"Entra does not know the domain of {user}; give username, as the user is called at Entra"
-    return (
-        f"Entra itself logs {user} in, since the domain is not federated (a managed domain), and it takes no Kerberos"
-        " tickets from programs; run: az login"
-    )

@@ -27,6 +27,7 @@ __all__ = [
     "Host",
     "Selector",
     "SelectorKind",
+    "half_name",
     "host_half_named_by",
     "host_named_by",
 ]
@@ -184,12 +185,21 @@ HOST_VARIABLES = tuple(dict.fromkeys(variable for host in _HOSTS for variable in
 def host_half_named_by(variables: Collection[str]) -> tuple[Host, str] | None:
     """Return the host that is named by *variables* but for one, and that one, or None if there is no such host."""
     for host in _HOSTS:
-        if host is WORKLOAD_IDENTITY:  # The tenant has other uses.
-            continue
         missing = [variable for variable in host.variables if variable not in variables]
+        if host is WORKLOAD_IDENTITY and missing == ["AZURE_FEDERATED_TOKEN_FILE"]:  # The tenant has other uses.
+            continue
         if len(missing) == 1 < len(host.variables):
             return host, missing[0]
     return None
+
+
+def half_name(surroundings: Surroundings) -> str | None:
+    """Say which host the environment names but for one variable, where it names none; return None if there is none."""
+    half = host_half_named_by([variable for variable in HOST_VARIABLES if surroundings.get(variable)])
+    if half is None or host_named_by(surroundings) is not None:
+        return None
+    host, missing = half
+    return f"{missing} is not set, without which the other variables do not name {host.title}"
 
 
 def host_named_by(surroundings: Surroundings) -> Host | None:

@@ -2,7 +2,8 @@
 
 That library blocks, for half a minute where a key distribution centre does not answer, and cannot be interrupted; so it
 works in threads that neither the event loop nor the end of the process waits for. Its configuration is that of the
-process (KRB5_CONFIG). A *cache* of tickets is spelt as in KRB5CCNAME; None is the usual one, on Windows the login's.
+process (KRB5_CONFIG). A *cache* of tickets is spelt as in KRB5CCNAME; None is the usual one. On Windows it is always
+the login's.
 
 Source: RFC 4559 (SPNEGO-based Kerberos authentication in HTTP).
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
+import os
 import re
 import sys
 from contextlib import suppress
@@ -34,12 +37,13 @@ __all__ = ["Handshake", "begin", "logged_in_user"]
 _T = TypeVar("_T")
 
 _LIMIT = 20.0  # Seconds for one step, after which nobody waits for it any more.
+_NO_TICKET = "there is no Kerberos ticket; run: kinit"
 _USER_PRINCIPAL_NAME = 8  # NameUserPrincipal, one of Windows' EXTENDED_NAME_FORMATs.
 
 # By what MIT Kerberos says: its codes get lost on the way through SPNEGO.
 _MEANINGS: tuple[tuple[str, type[AiomsiError], str], ...] = (
     ("expired", SourceUnavailableError, "the Kerberos ticket has expired; run: kinit"),
-    ("no credentials|kerberos credentials", SourceUnavailableError, "there is no Kerberos ticket; run: kinit"),
+    ("no credentials|kerberos credentials", SourceUnavailableError, _NO_TICKET),
     (
         "not found in kerberos database",
         TokenRefusedError,
@@ -102,12 +106,26 @@ async def begin(host: str, cache: str | None, clock: Clock, deadline: float) -> 
 
 def _begun(host: str, cache: str | None) -> Handshake:
     spnego = _library()
-    tickets = spnego.CredentialCache() if cache is None else spnego.KerberosCCache(cache)
+    asked = {"hostname": host, "service": "HTTP", "context_req": spnego.ContextReq.mutual_auth}
     try:
-        context = spnego.client(tickets, hostname=host, service="HTTP", context_req=spnego.ContextReq.mutual_auth)
-        return Handshake(host, base64.b64encode(context.step()).decode(), context)
+        _take_from(cache)
+        context = spnego.client(spnego.CredentialCache(), **asked)
+        token = context.step()
     except _failures() as error:
         raise _meaning(str(error), host) from None
+    if context.negotiated_protocol == "ntlm":  # It has found a password for that, to which no server proves itself.
+        raise SourceUnavailableError(_NO_TICKET)
+    return Handshake(host, base64.b64encode(token).decode(), context)
+
+
+def _take_from(cache: str | None) -> None:
+    """Let this thread's tickets be those of *cache*."""
+    if cache is None or sys.platform == "win32":
+        return
+    import gssapi.raw  # noqa: PLC0415  (comes with the extra)
+
+    # Not by way of pyspnego, which looks for it with a library that lets nothing else run until it is found.
+    gssapi.raw.krb5_ccache_name(os.fsencode(cache))
 
 
 def _is_proven(context: Any, answer: str) -> bool:
@@ -126,14 +144,14 @@ def _is_proven(context: Any, answer: str) -> bool:
 
 def _ticket_owner(cache: str | None) -> str:
     _library()
-    import krb5  # noqa: PLC0415  (comes with the extra)
+    import gssapi  # noqa: PLC0415  (comes with the extra)
 
     try:
-        context = krb5.init_context()
-        opened = krb5.cc_default(context) if cache is None else krb5.cc_resolve(context, cache.encode())
-        return str(opened.principal)
-    except krb5.Krb5Error as error:
+        _take_from(cache)
+        owner = gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos]).name
+    except _failures() as error:
         raise _meaning(str(error), "…") from None
+    return bytes(owner).decode(errors="replace")
 
 
 def _windows_user() -> str:
@@ -165,6 +183,9 @@ def _library() -> Any:
         raise SourceUnavailableError(
             "a login with a Kerberos ticket needs an extra; run: pip install 'aiomsi[integrated]'"
         ) from error
+    log = logging.getLogger("spnego")
+    if log.level == logging.NOTSET:  # Or it would show tickets wherever all debugging is switched on.
+        log.setLevel(logging.INFO)
     return spnego
 
 
@@ -173,9 +194,8 @@ def _failures() -> tuple[type[Exception], ...]:
     found: list[type[Exception]] = [_library().exceptions.SpnegoError]
     if sys.platform != "win32":
         import gssapi.raw  # noqa: PLC0415  (comes with the extra)
-        import krb5  # noqa: PLC0415
 
-        found += [gssapi.raw.GSSError, krb5.Krb5Error]
+        found.append(gssapi.raw.GSSError)
     return tuple(found)
 
 

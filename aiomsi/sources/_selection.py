@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from aiomsi._errors import ConfigurationError
+from aiomsi.sources._hosts import half_name
 from aiomsi.sources.azure_cli import AzureCLI
 from aiomsi.sources.azure_developer_cli import AzureDeveloperCLI
 from aiomsi.sources.azure_powershell import AzurePowerShell
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from aiomsi._source import Source
     from aiomsi.sources._surroundings import Surroundings
 
-__all__ = ["CONNECTION_STRING", "SELECTION", "VARIABLES", "selected"]
+__all__ = ["CONNECTION_STRING", "SELECTION", "VARIABLES", "half_said", "selected"]
 
 CONNECTION_STRING = "AzureServicesAuthConnectionString"
 """The variable that goes before all that `selected` looks at."""
@@ -72,6 +73,20 @@ def selected(surroundings: Surroundings, selection: str | None = None, *, retry_
     machine = [] if asked == "dev" else [*_application(surroundings), _managed_identity(surroundings, retry_timeout)]
     tools = [] if asked == "prod" else [tool(surroundings=surroundings) for tool in _TOOLS]
     return machine[0] if len(machine) == 1 and not tools else FirstAvailable(*machine, *tools)
+
+
+def half_said(surroundings: Surroundings) -> list[str]:
+    """Return what the environment says only half of where nothing is selected by name, so that it is passed over."""
+    get = surroundings.get
+    if (get(SELECTION) or "").strip().lower() not in ("", "prod"):
+        return []
+    found = []
+    proof = next((variable for variable in (_SECRET, _CERTIFICATE) if get(variable)), None)
+    missing = [variable for variable in (_TENANT, _CLIENT) if not get(variable)]
+    if proof and missing:
+        found.append(f"{proof} is set, but not {' and '.join(missing)}, so it belongs to no application")
+    named = half_name(surroundings)
+    return found if named is None else [*found, named]
 
 
 def _unknown(asked: str, said_by: str) -> ConfigurationError:

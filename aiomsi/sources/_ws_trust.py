@@ -29,6 +29,7 @@ __all__ = [
 
 _WSDL = "{http://schemas.xmlsoap.org/wsdl/}"
 _SOAP_BINDING = "{http://schemas.xmlsoap.org/wsdl/soap12/}"
+_OPERATION = f"{_WSDL}operation/{_SOAP_BINDING}operation"
 _SOAP_OVER_HTTP = "http://schemas.xmlsoap.org/soap/http"
 _POLICY = "{http://schemas.xmlsoap.org/ws/2004/09/policy}"
 _POLICY_ID = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd}Id"
@@ -37,7 +38,7 @@ _OVER_TLS = {
     "{http://docs.oasis-open.org/ws-sx/ws-securitypolicy/200702}TransportBinding",
     "{http://schemas.xmlsoap.org/ws/2005/07/securitypolicy}TransportBinding",
 }
-_ADDRESS = "{http://www.w3.org/2005/08/addressing}Address"
+_ADDRESS = "{http://www.w3.org/2005/08/addressing}EndpointReference/{http://www.w3.org/2005/08/addressing}Address"
 _SOAP = "{http://www.w3.org/2003/05/soap-envelope}"
 
 
@@ -106,8 +107,8 @@ def windows_transport_in(metadata: bytes) -> WindowsTransport:
     found: dict[Version, str] = {}
     for port in root.iter(f"{_WSDL}port"):
         version = bindings.get((port.get("binding") or "").rpartition(":")[2])
-        address = next((element.text for element in port.iter(_ADDRESS)), None)
-        if version is not None and address is not None:
+        address = port.findtext(_ADDRESS)
+        if version is not None and address:
             found.setdefault(version, address.strip())
     for version in _VERSIONS:
         if version in found:
@@ -119,7 +120,11 @@ def windows_transport_in(metadata: bytes) -> WindowsTransport:
 
 
 def _takes_tickets(policy: Element) -> bool:
-    return policy.find(f".//{_TICKETS}") is not None and any(element.tag in _OVER_TLS for element in policy.iter())
+    # Step by step, here and below: whatever nests without end would be looked through again and again.
+    return any(
+        way.find(_TICKETS) is not None and any(part.tag in _OVER_TLS for part in way)
+        for way in policy.iterfind(f"{_POLICY}ExactlyOne/{_POLICY}All")
+    )
 
 
 def _version(binding: Element, policies: set[str]) -> Version | None:
@@ -130,7 +135,7 @@ def _version(binding: Element, policies: set[str]) -> Version | None:
     transport = binding.find(f"{_SOAP_BINDING}binding")
     if transport is None or transport.get("transport") != _SOAP_OVER_HTTP:
         return None
-    actions = {operation.get("soapAction") for operation in binding.iter(f"{_SOAP_BINDING}operation")}
+    actions = {operation.get("soapAction") for operation in binding.iterfind(_OPERATION)}
     return next((version for version in _VERSIONS if version.action in actions), None)
 
 
@@ -188,15 +193,15 @@ def assertion_in(reply: bytes, version: Version) -> Assertion:
     return Assertion(content, _GRANT_TYPE.format(grant))
 
 
-def fault_in(reply: bytes) -> tuple[str, str] | None:
-    """Return the code and the reason of the SOAP fault that *reply* is, or None if it is none."""
+def fault_in(reply: bytes, *secrets: str) -> tuple[str, str] | None:
+    """Return the code and the reason, without *secrets*, of the SOAP fault that *reply* is, or None if it is none."""
     try:
         fault = parsed(reply, "a fault").find(f"{_SOAP}Body/{_SOAP}Fault")
     except (MalformedResponseError, SecurityError):
         return None
     if fault is None:
         return None
-    codes = [element.text or "" for element in fault.iter(f"{_SOAP}Value")]
+    codes = [element.text or "" for element in fault.iter(f"{_SOAP}Value")] or [""]
     reason = fault.findtext(f"{_SOAP}Reason/{_SOAP}Text") or "without a reason"
     # The innermost code tells most; its prefix is a namespace.
-    return redact(codes[-1].strip().rpartition(":")[2]) if codes else "", redact(reason)
+    return redact(codes[-1].strip().rpartition(":")[2], *secrets), redact(reason, *secrets)

@@ -12,7 +12,7 @@ import anyio
 from aiomsi._errors import SourceUnavailableError, without_frames
 from aiomsi._source import check_source, chooses_tenant, identity_key_of, max_parallel, time_limit_of
 from aiomsi.sources._hosts import IMDS
-from aiomsi.sources.azure_cli import AzureCLI
+from aiomsi.sources.azure_cli import AZ
 from aiomsi.sources.managed_identity import ManagedIdentity
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ async def _if_found(machine: ManagedIdentity, request: TokenRequest, *, probe: b
         return await _ask(machine, request)
     why = "IMDS did not answer a probe" if probe else "its firmware names another maker than Microsoft"
     raise SourceUnavailableError(
-        f"this machine has no managed identity: no variable names a host, and {why}",
+        f"this machine has no managed identity: {machine.unnamed}, and {why}",
         resource=request.resource,
         source=machine.name,
     )
@@ -182,6 +182,8 @@ def _combined(passed: list[SourceUnavailableError], resource: str) -> SourceUnav
     lines += [f"- {error.source or 'unnamed'}: {error}" for error in passed]
     if any(error.status is not None and error.source == IMDS.name for error in passed):
         lines.append(f"To do: {IMDS.advice}")
-    elif any(error.source == AzureCLI.name for error in passed):
+    elif any(AZ.missing in str(error) for error in passed):
+        lines.append(f"To do: {AZ.missing}")
+    elif any(error.source == AZ.source for error in passed):
         lines.append("To do: az login")
     return SourceUnavailableError("\n".join(lines), resource=resource, source=FirstAvailable.name)

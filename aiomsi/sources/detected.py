@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from aiomsi._source import chooses_tenant, identity_key_of, max_parallel, time_limit_of
-from aiomsi.sources._selection import CONNECTION_STRING, VARIABLES, selected
+from aiomsi.sources._selection import CONNECTION_STRING, VARIABLES, half_said, selected
 from aiomsi.sources._surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from aiomsi._token import AccessToken
 
 __all__ = ["chosen", "default"]
+
+_log = logging.getLogger("aiomsi.sources")
 
 
 def default(*, surroundings: Surroundings | None = None) -> Source:
@@ -23,8 +26,8 @@ def default(*, surroundings: Surroundings | None = None) -> Source:
     first of these that is there: the application whose secret or certificate the environment holds
     (`AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`, with `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`); the
     managed identity of this machine, the one that `AZURE_CLIENT_ID` names if it is set; the developer who is logged in
-    to the Azure CLI, the Azure Developer CLI, Azure PowerShell or Visual Studio. Nothing is read or tried before the
-    first fetch.
+    to the Azure CLI, the Azure Developer CLI, Azure PowerShell, Visual Studio or Active Directory. Nothing is read or
+    tried before the first fetch. What the environment says only half of is logged as a warning.
     """
     return _Detected(surroundings or Surroundings())
 
@@ -58,6 +61,9 @@ class _Detected:
     def _source(self) -> Source:
         if self._made is None or self._made_from != self._settings():
             self._made = chosen(self._surroundings)
+            if not self._surroundings.get(CONNECTION_STRING):
+                for what in half_said(self._surroundings):
+                    _log.warning("%s; it is passed over", what)
             self._made_from = self._settings()
         return self._made
 

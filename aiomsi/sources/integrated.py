@@ -24,7 +24,7 @@ __all__ = ["IntegratedAuth"]
 APP_AUTHENTICATION = "d7813711-9094-4ad3-a062-cac3ec74ebe8"
 """The client id of the AppAuthentication library, which Entra knows in every tenant."""
 
-_USER = re.compile(r"[^@\s/\\?#%]+@[0-9A-Za-z.-]+")
+_USER = re.compile(r"[^@\s/\\?#%\x00-\x1f\ud800-\udfff]+@[0-9A-Za-z.-]+")
 _ANY_TENANT = "organizations"
 
 
@@ -80,7 +80,7 @@ class IntegratedAuth:
             AiomsiError: see the subclasses.
         """
         # Loaded only now: it is the last of the usual sources, to which few programs come.
-        from aiomsi.sources._entra import Proof, application, entra_token  # noqa: PLC0415
+        from aiomsi.sources._entra import Proof, Route, application, entra_token, public_peer  # noqa: PLC0415
         from aiomsi.sources._federated_login import FederatedLogin  # noqa: PLC0415
 
         with about(request.resource, self.name):
@@ -88,18 +88,20 @@ class IntegratedAuth:
                 self._surroundings,
                 self.name,
                 client_id=self._client_id,
-                tenant_id=self._tenant_id or _ANY_TENANT,
+                tenant_id=request.tenant_id or self._tenant_id or _ANY_TENANT,
                 authority=self._authority,
             )
             user = self._username or await self._ticket_owner(request)
-            login = FederatedLogin(self.name, request, self._surroundings)
+            entra = await public_peer(app.authority, self._surroundings, self.name)
+            login = FederatedLogin(self.name, request, self._surroundings, entra)
             realm = await login.realm(app.authority, user)
             assertion = await login.assertion(await login.transport(realm), realm.audience)
 
             async def prove() -> Proof:
                 return Proof({"assertion": base64.b64encode(assertion.content).decode()}, assertion.grant_type)
 
-            return await entra_token(app, request, prove, surroundings=self._surroundings)
+            route = Route(app.authority, entra)
+            return await entra_token(app, request, prove, surroundings=self._surroundings, route=route)
 
     async def _ticket_owner(self, request: TokenRequest) -> str:
         from aiomsi.sources._kerberos import logged_in_user  # noqa: PLC0415  (as above)

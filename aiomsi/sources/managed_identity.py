@@ -18,7 +18,7 @@ from aiomsi._errors import (
 from aiomsi.sources._arc import agent_is_here, key_for
 from aiomsi.sources._entra_application import check_capabilities, check_retry_timeout
 from aiomsi.sources._firmware import is_azure
-from aiomsi.sources._hosts import ARC_AGENT, AZURE_ARC, IMDS, WORKLOAD_IDENTITY, Host, host_named_by
+from aiomsi.sources._hosts import ARC_AGENT, AZURE_ARC, IMDS, WORKLOAD_IDENTITY, Host, half_name, host_named_by
 from aiomsi.sources._messages import Request
 from aiomsi.sources._retrying import persist
 from aiomsi.sources._surroundings import Surroundings
@@ -137,8 +137,8 @@ class ManagedIdentity:
                 source=host.name,
             )
         return SourceUnavailableError(
-            f"no managed identity was found: no variable names a host, and {error}; on Azure, switch the identity on"
-            " for this resource",
+            f"no managed identity was found: {self.unnamed}, and {error}; on Azure, switch the identity on for this"
+            " resource",
             resource=request.resource,
             source=host.name,
         )
@@ -154,6 +154,11 @@ class ManagedIdentity:
         if self._seen or host_named_by(self._surroundings) or await agent_is_here(self._surroundings):
             return True
         return await is_azure(self._surroundings)
+
+    @property
+    def unnamed(self) -> str:
+        """Why the environment names no host, where it names none."""
+        return half_name(self._surroundings) or "no variable names a host"
 
     async def probe(self, request: TokenRequest) -> bool:
         """Return whether IMDS answers within a second to a request that no imitation of it takes for a real one."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
+import re
+import socket
 import sys
 import time
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from ws_trust import BOMB, TRUSTS, metadata, reply
 
 from aiomsi import (
     AiomsiError,
+    ConfigurationError,
     EndpointError,
     MalformedResponseError,
     SecurityError,
@@ -30,8 +34,10 @@ from aiomsi import (
     TokenRefusedError,
 )
 from aiomsi.sources import IntegratedAuth, Surroundings, TokenRequest
+from aiomsi.sources._tls import system_trust
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
@@ -144,6 +150,19 @@ async def test_the_chain(company: Company) -> None:
     assert is_intact(assertion)
 
 
+async def test_the_authorities_are_read_once(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All four requests of a login believe the same ones, which take time to read."""
+    read: list[Surroundings] = []
+
+    def reading(surroundings: Surroundings) -> ssl.SSLContext | None:
+        read.append(surroundings)
+        return system_trust(surroundings)
+
+    monkeypatch.setattr("aiomsi.sources._entra.system_trust", reading)
+    await company.token()
+    assert len(read) == 1
+
+
 @pytest.mark.parametrize("version", ["13", "2005"])
 @pytest.mark.parametrize(("token_type", "grant"), TOKEN_TYPES.items())
 async def test_each_kind_of_assertion_has_its_grant(
@@ -181,6 +200,14 @@ async def test_another_tenant_and_application(company: Company) -> None:
     assert claimed(token.token)["appid"] == "11111111-aaaa-4bbb-8ccc-000000000001"
 
 
+async def test_a_tenant_that_makes_no_sense(company: Company) -> None:
+    """Nobody is asked, and no ticket shown, before that is known."""
+    async with TokenProvider(company.source()) as provider:
+        with pytest.raises(ConfigurationError, match="neither a GUID nor a domain"):
+            await provider.access_token(VAULT, tenant_id="../common")
+    assert (company.entra.requests, company.adfs.requests) == ([], [])
+
+
 # Tickets
 
 
@@ -196,7 +223,58 @@ async def test_an_expired_ticket(company: Company) -> None:
     """It is as good as none, and the server does not see it."""
     company.kerberos.let_expire()
     assert "has expired; run: kinit" in await company.error(SourceUnavailableError)
+    assert company.adfs.requests == []
+    assert "has expired; run: kinit" in await company.error(SourceUnavailableError, username=NAME)
     assert company.adfs.requests == [MEX]
+
+
+@pytest.mark.parametrize(
+    "cache", ["KEYRING:session:nobodys", "KCM:", "DIR:/no-such", "MEMORY:", "FILE:/no-such/\udcff"]
+)
+async def test_no_ticket_in_a_cache_of_another_kind(company: Company, cache: str) -> None:
+    """Wherever tickets are kept, to have none is not to be logged in."""
+    company.environ["KRB5CCNAME"] = cache
+    assert "run: kinit" in await company.error(SourceUnavailableError)
+    assert "run: kinit" in await company.error(SourceUnavailableError, username=NAME)
+
+
+@pytest.mark.parametrize("place", ["DIR:{}/several", "DIR::{}/several/tkt", "FILE:{}/one", "{}/one"])
+async def test_caches_of_other_kinds(company: Company, place: str) -> None:
+    """The tickets are those of the cache that is named, and not those of the process."""
+    cache = place.format(company.kerberos.folder)
+    (company.kerberos.folder / "several").mkdir(exist_ok=True)
+    company.kerberos.log_in(cache=cache)
+    company.kerberos.log_out()
+    company.environ["KRB5CCNAME"] = cache
+    assert claimed((await company.token()).token)["upn"] == NAME
+
+
+async def test_a_name_that_is_no_text(company: Company) -> None:
+    """Kerberos takes any bytes for a name; Entra is asked about the domain, whatever is before it."""
+    company.kerberos.rename(b"alice", b"k\xe4the")
+    company.entra.domains.manage(DOMAIN)
+    assert "managed" in await company.error(SourceUnavailableError)
+    assert company.entra.requests[0].path == "/common/userrealm/k\ufffdthe@AD.CONTOSO.TEST"
+
+
+async def test_no_password_stands_in_for_a_ticket(
+    company: Company, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that lies around for NTLM is not used, with which no server proves itself."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text("CONTOSO:alice:the-password-of-alice\n")
+    monkeypatch.setenv("NTLM_USER_FILE", str(passwords))
+    company.kerberos.log_out()
+    del company.environ["KRB5CCNAME"]
+    assert "run: kinit" in await company.error(SourceUnavailableError, username=NAME)
+    assert company.adfs.shown == []
+
+
+async def test_no_ticket_in_any_log(company: Company, caplog: pytest.LogCaptureFixture) -> None:
+    """Who has everything logged, that of the libraries too, sees no secret."""
+    caplog.set_level(logging.DEBUG)
+    await company.token()
+    assert [secret for secret in company.secrets if secret in caplog.text] == []
 
 
 async def test_a_service_that_kerberos_does_not_know(company: Company) -> None:
@@ -274,6 +352,24 @@ async def test_the_process_ends_though_kerberos_hangs(company: Company) -> None:
         assert await process.wait() == 0
 
 
+async def test_the_process_ends_though_the_tickets_hang(company: Company, tmp_path: Path) -> None:
+    """Nor does it wait for whoever keeps the tickets, be it only to tell whose they are."""
+    keeper = socket.socket(socket.AF_UNIX)
+    keeper.bind(str(tmp_path / "kcm"))
+    keeper.listen()
+    configuration = tmp_path / "kcm.conf"
+    configuration.write_text(f"[libdefaults]\n    kcm_socket = {tmp_path}/kcm\n")
+    environ = {"PATH": "/usr/bin:/bin", **company.kerberos.environ, **company.environ, "KRB5CCNAME": "KCM:"}
+    environ["KRB5_CONFIG"] = f"{configuration}:{environ['KRB5_CONFIG']}"
+    with keeper:
+        command = (sys.executable, "-P", "-c", PROGRAM)
+        process = await asyncio.create_subprocess_exec(*command, env=environ, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            assert await process.stdout.readline() == b"EndpointError\n"
+            assert await process.wait() == 0
+
+
 # Refusals
 
 
@@ -287,6 +383,19 @@ async def test_a_fault(company: Company) -> None:
     refused = error.exception()
     assert isinstance(refused, TokenRefusedError)
     assert (refused.status, refused.code) == (500, "FailedAuthentication")
+
+
+@pytest.mark.parametrize("place", ["reason", "code"])
+async def test_a_fault_that_shows_the_ticket(company: Company, place: str) -> None:
+    """Who is refused may show the error to others, but not the ticket that the server gives back in it."""
+    said = {"code": "FailedAuthentication", "reason": "Access denied"}
+    company.adfs.instead = lambda: company.adfs.refusal(**{**said, place: company.adfs.shown[-1]})
+    fetching = company.asking()
+    await company.clock.pace(fetching)
+    error = fetching.exception()
+    assert isinstance(error, TokenRefusedError)
+    pieces = [piece for piece in re.split("[/+]", company.secrets[0]) if len(piece) > 8]
+    assert [piece for piece in pieces if piece in f"{error} {error.code}"] == []
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -396,8 +505,9 @@ async def test_metadata_with_a_senseless_address(company: Company) -> None:
         {},
         {"account_type": None},
         {"account_type": "Other"},
-        {"account_type": "Federated"},
         {"account_type": "Federated", "federation_metadata_url": "no URL"},
+        {"account_type": "Federated", "federation_metadata_url": "https://127.0.0.1:1", "cloud_audience_urn": "\ud800"},
+        {"account_type": "Federated", "federation_metadata_url": "https://127.0.0.1:1", "cloud_audience_urn": "a\0b"},
     ],
     ids=str,
 )
@@ -488,6 +598,17 @@ async def test_a_managed_user(company: Company) -> None:
     company.entra.domains.manage(DOMAIN)
     said = await company.error(SourceUnavailableError)
     assert (PRINCIPAL in said, "managed" in said, "az login" in said) == (True, True, True)
+    assert company.adfs.requests == []
+
+
+@pytest.mark.parametrize("named", [{}, {"federation_metadata_url": None}, {"federation_protocol": "SAML20"}], ids=str)
+async def test_a_user_of_another_kind_of_login(
+    company: Company, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    """Not all that domains are federated with speaks WS-Trust; then there is no metadata, and other ways are asked."""
+    monkeypatch.setattr(company.entra.domains, "realm", lambda _user: {"account_type": "Federated", **named})
+    said = await company.error(SourceUnavailableError)
+    assert (PRINCIPAL in said, "WS-Trust" in said, "az login" in said) == (True, True, True)
     assert company.adfs.requests == []
 
 
