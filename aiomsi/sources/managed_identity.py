@@ -18,7 +18,7 @@ from aiomsi._errors import (
 from aiomsi.sources._arc import agent_is_here, key_for
 from aiomsi.sources._entra_application import check_capabilities, check_retry_timeout
 from aiomsi.sources._firmware import is_azure
-from aiomsi.sources._hosts import ARC_AGENT, AZURE_ARC, IMDS, WORKLOAD_IDENTITY, Host, half_name, host_named_by
+from aiomsi.sources._hosts import ARC_AGENT, IMDS, WORKLOAD_IDENTITY, Host, half_name, host_named_by
 from aiomsi.sources._messages import Request
 from aiomsi.sources._retrying import persist
 from aiomsi.sources._surroundings import Surroundings
@@ -102,7 +102,8 @@ class ManagedIdentity:
     @property
     def is_final(self) -> bool:
         """Whether nobody is asked in its place: it has given a token, or a variable names a host whose no is final."""
-        return self._served or host_named_by(self._surroundings) not in (None, AZURE_ARC, IMDS)
+        host = host_named_by(self._surroundings)
+        return self._served or not (host is None or host.gives_way)
 
     async def fetch(self, request: TokenRequest) -> AccessToken:
         """Fetch one token from the host that the environment or the machine names, or else from IMDS.
