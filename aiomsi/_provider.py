@@ -267,16 +267,9 @@ class TokenProvider:
             self._make_room()
             slot = Slot(resource, tenant_id, self._policy, self._fetcher, self._lookout)
             self._queue.append(slot)
-            self._name(slot, key)
-            if tenant_id is None:
-                self._name(slot, scope_of(resource))
-        if tenant_id is None and name not in self._slots:
-            self._name(slot, name)  # Of a class of its own, an Enum's member for one, whose hash is another.
+            slot.names = [key, scope_of(resource)] if tenant_id is None else [key]
+            self._slots |= dict.fromkeys(slot.names, slot)
         return slot
-
-    def _name(self, slot: Slot, name: SlotName) -> None:
-        self._slots[name] = slot
-        slot.names.append(name)
 
     def _make_room(self) -> None:
         """Forget the resources not used for longest, until there is room for one more."""

