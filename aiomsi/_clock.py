@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "Timer", "sleep", "time_limit"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "Timer", "check_clock", "sleep", "time_limit"]
 
 
 class Timer(Protocol):
@@ -32,6 +32,12 @@ class Clock(Protocol):
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
         """Call *callback* on the running event loop after *delay* seconds of monotonic time."""
+
+
+def check_clock(clock: object) -> None:
+    """Raise TypeError if *clock* is none."""
+    if not all(callable(getattr(clock, name, None)) for name in ("wall", "monotonic", "call_later")):
+        raise TypeError(f"a clock is an object with `wall`, `monotonic` and `call_later`, not {clock!r}")
 
 
 class _SystemClock:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import os
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -38,8 +38,8 @@ class Fetcher:
         self._places: asyncio.Semaphore | None = None
         self._tasks: set[asyncio.Task[AccessToken]] = set()
 
-    def settle(self) -> bool:
-        """Make the running loop ours; return whether another one, or another process, was before.
+    def settle(self, resource: str | None = None) -> bool:
+        """Make the running loop ours, for *resource*; return whether another one, or another process, was before.
 
         Raises:
             WrongLoopError: the loop that was ours still runs.
@@ -52,6 +52,7 @@ class Fetcher:
             raise WrongLoopError(
                 "this TokenProvider belongs to an event loop that is still running, and a token has to be fetched on"
                 " another; make one provider for each running loop",
+                resource=resource,
                 source=self.source.name,
             )
         self._loop, self._pid, self._places = loop, pid, None
@@ -117,4 +118,4 @@ def _problem(token: object, now: float) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

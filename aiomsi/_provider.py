@@ -10,11 +10,11 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from aiomsi._clock import SYSTEM_CLOCK
-from aiomsi._errors import ProviderClosedError, another
+from aiomsi._clock import SYSTEM_CLOCK, check_clock
+from aiomsi._errors import ProviderClosedError, about, another
 from aiomsi._fetcher import Fetcher
 from aiomsi._lookout import Lookout
-from aiomsi._resource import resource_of
+from aiomsi._resource import resource_of, scope_of
 from aiomsi._schedule import RefreshPolicy
 from aiomsi._slot import Slot, TenantResource, sha256_of
 from aiomsi._source import check_source, chooses_tenant
@@ -51,11 +51,22 @@ class TokenProvider:
     `async with` closes it at the end; without that, nothing stays open but what its event loop ends anyway.
 
     Raises:
-        TypeError: *source* has no `fetch` or no `name`, *policy* is no RefreshPolicy, or *max_resources* no int.
+        TypeError: *source* has no `fetch` or no `name`, *policy* is no RefreshPolicy, *clock* no Clock, or
+            *max_resources* no int.
         ValueError: *max_resources* is less than 1.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_fetcher", "_lookout", "_max_resources", "_policy", "_slots", "_wall")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_fetcher",
+        "_lookout",
+        "_max_resources",
+        "_policy",
+        "_queue",
+        "_slots",
+        "_wall",
+    )
 
     def __init__(
         self,
@@ -76,12 +87,14 @@ class TokenProvider:
             raise TypeError(f"max_resources is an int, not {max_resources!r}")
         if max_resources < 1:
             raise ValueError(f"max_resources is at least 1, not {max_resources!r}")
-        clock = clock or SYSTEM_CLOCK
+        clock = SYSTEM_CLOCK if clock is None else clock
+        check_clock(clock)
         self._policy = policy
         self._fetcher = Fetcher(source, clock)
         self._lookout = Lookout(source, clock, policy.identity_interval, self._look)
         self._max_resources = max_resources
-        self._slots: dict[SlotName, Slot] = {}
+        self._slots: dict[SlotName, Slot] = {}  # By each of their names.
+        self._queue: deque[Slot] = deque()  # Each of them once; the first is the next that may have to make room.
         self._wall = clock.wall
         self._closed = False
 
@@ -191,7 +204,7 @@ class TokenProvider:
                     yield token
                 await news.wait()
                 news.clear()
-                self._settle()
+                self._settle(slot.resource)
                 token = slot.held
         finally:
             slot.unwatch(news)
@@ -218,17 +231,18 @@ class TokenProvider:
 
     def statistics(self) -> ProviderStatistics:
         """Return what the provider holds and does now. May be called from any thread."""
-        return ProviderStatistics(tuple(map(describe, self._all())))
+        return ProviderStatistics(tuple(map(describe, list(self._queue))))
 
     async def aclose(self) -> None:
         """End all fetches; callers who wait get a ProviderClosedError, and so does everybody after. Idempotent."""
-        if self._fetcher.settle():
+        if not self._closed and self._fetcher.settle():
             self._ground()
         self._closed = True
         self._lookout.disarm()
-        slots, self._slots = self._all(), {}
+        self._slots, slots = {}, list(self._queue)
+        self._queue.clear()
         for slot in slots:
-            slot.close(self._closed_error())
+            slot.close(self._closed_error(slot.resource))
         await self._fetcher.finish(_CLOSING_TIME)
 
     async def __aenter__(self) -> Self:
@@ -242,48 +256,43 @@ class TokenProvider:
 
     def _slot(self, name: str, tenant_id: str | None = None) -> Slot:
         """Return the slot of the resource or scope *name*, a new one if it is asked for the first time."""
-        self._settle()
         resource = resource_of(name)
-        if tenant_id is not None and not chooses_tenant(self._fetcher.source):
-            tenant_id = None
+        self._settle(resource)
+        if tenant_id is not None:
+            with about(resource, self._fetcher.source.name):
+                tenant_id = tenant_id if chooses_tenant(self._fetcher.source) else None
         key: SlotName = resource if tenant_id is None else TenantResource(resource, tenant_id)
         slot = self._slots.get(key)
         if slot is None:
             self._make_room()
-            slot = self._slots[key] = Slot(resource, tenant_id, self._policy, self._fetcher, self._lookout)
-            slot.names.append(key)
-        if tenant_id is None and name not in self._slots:
-            self._slots[name] = slot
-            slot.names.append(name)
+            slot = Slot(resource, tenant_id, self._policy, self._fetcher, self._lookout)
+            self._queue.append(slot)
+            slot.names = [key, scope_of(resource)] if tenant_id is None else [key]
+            self._slots |= dict.fromkeys(slot.names, slot)
         return slot
 
     def _make_room(self) -> None:
         """Forget the resources not used for longest, until there is room for one more."""
-        most = self._max_resources - 1
-        if len(self._slots) <= most:
-            return  # Each slot has a name at least. To count them would make n first tokens cost n times n.
-        slots = deque(self._all())
-        for _ in range(2 * len(slots)):
-            if len(slots) <= most:
-                break
-            slot = slots.popleft()
+        # To look at all that are busy each time would make n cold calls at once cost n times n.
+        patience = 2 * self._max_resources
+        while patience and len(self._queue) >= self._max_resources:
+            slot = self._queue[0]
             if slot.busy:
-                slots.append(slot)
+                patience -= 1
+                self._queue.rotate(-1)
             elif slot.used:
                 slot.used, slot.spared = False, True
-                slots.append(slot)
+                self._queue.rotate(-1)
             else:
-                slot.retire()
-        self._slots = {name: slot for slot in slots for name in slot.names}
+                self._queue.popleft().retire()
+                for name in slot.names:
+                    del self._slots[name]
 
-    def _all(self) -> list[Slot]:
-        return list(dict.fromkeys(list(self._slots.values())))
-
-    def _settle(self) -> None:
+    def _settle(self, resource: str | None = None) -> None:
         """Raise if closed; make the running loop ours, dropping what belonged to a former one, or a former identity."""
         if self._closed:
-            raise self._closed_error()
-        if self._fetcher.settle():
+            raise self._closed_error(resource)
+        if self._fetcher.settle(resource):
             self._ground()
         if self._lookout.lapsed:
             self._look()
@@ -291,22 +300,23 @@ class TokenProvider:
     def _look(self) -> None:
         """Drop all that a former identity got, if another one would answer now; look again while it matters."""
         self._lookout.disarm()
-        slots = self._all()
         if self._lookout.has_changed():
             _log.info("%s answers for another identity now; what the former got is dropped", self._fetcher.source.name)
-            for slot in slots:
+            for slot in list(self._queue):
                 slot.disown()
-        if any(slot.exposed for slot in slots):
+        if any(slot.exposed for slot in self._queue):
             self._lookout.arm()
 
     def _ground(self) -> None:
         self._lookout.disarm()
-        for slot in self._all():
+        for slot in self._queue:
             slot.ground()
 
-    def _closed_error(self) -> ProviderClosedError:
+    def _closed_error(self, resource: str | None) -> ProviderClosedError:
         return ProviderClosedError(
-            "this TokenProvider was closed; make a new one, or close it later", source=self._fetcher.source.name
+            "this TokenProvider was closed; make a new one, or close it later",
+            resource=resource,
+            source=self._fetcher.source.name,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_name", "resource_of"]
+__all__ = ["is_name", "resource_of", "scope_of"]
 
 _DEFAULT_SCOPE = "/.default"
 _NAME = re.compile(r"(?!\.+\Z)[0-9A-Za-z.-]{1,253}")  # In a path, dots alone would lead elsewhere.
@@ -34,6 +34,11 @@ def resource_of(text: str) -> str:
     if not resource:
         raise ValueError(f"{text!r} names no resource; pass one such as 'https://vault.azure.net'")
     return resource
+
+
+def scope_of(resource: str) -> str:
+    """Return the scope that names *resource*."""
+    return resource + _DEFAULT_SCOPE
 
 
 def is_name(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, fields
 from enum import Enum
 
@@ -73,8 +73,8 @@ class RefreshPolicy:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"RefreshPolicy.{name} is a number, not {value!r}")
-            most = 1 if name.endswith(("spread", "fraction")) else math.inf
-            if not 0 <= value <= most or value == math.inf:
+            most = 1 if name.endswith(("spread", "fraction")) else sys.float_info.max
+            if not 0 <= value <= most:
                 unit = "a fraction from 0 to 1" if most == 1 else "a number of seconds, 0 or more"
                 raise ValueError(f"RefreshPolicy.{name} is {unit}, not {value!r}")
 
@@ -160,7 +160,7 @@ def retry_delay(policy: RefreshPolicy, error: BaseException, failures: int, *, h
 def asked_wait(error: BaseException) -> float:
     """Return the seconds that the host asked us to wait, 0 if it did not."""
     wait = error.retry_after if isinstance(error, AiomsiError) else None
-    return float(wait) if isinstance(wait, int | float) and math.isfinite(wait) else 0.0
+    return float(wait) if isinstance(wait, int | float) and 0 <= wait <= sys.float_info.max else 0.0
 
 
 def same_token_delay(policy: RefreshPolicy, remaining: float) -> float:

@@ -169,8 +169,10 @@ class Slot:
         if key not in self._forced:
             self.backoff.check(now.monotonic)
             next_at = max(self.backoff.retry_at, self._forced_at + self._policy.rejected_interval)
-            if token is not None and now.monotonic < next_at:
-                return token
+            # With nothing held, what the last challenge brings has to do.
+            instead = token or next(reversed(self._forced.values()), None)
+            if instead is not None and now.monotonic < next_at:
+                return instead
             self._forced_at = now.monotonic
             if rejected_sha256 is None and token is not None:
                 rejected_sha256 = sha256_of(token.token)  # The claims say that the held one will not do.
@@ -295,11 +297,14 @@ class Slot:
             return self._receive(outcome, ticket, now)
         if isinstance(outcome, Exception):
             self._fail(outcome, now)
-        else:
+        elif flight.task.cancelling() or isinstance(outcome, KeyboardInterrupt | SystemExit):
             # The process ends, or somebody cancelled every task there is: nothing was learnt about the source.
             self.backoff.pause(now.monotonic)
             self._arm()
             outcome = self._interrupted()
+        else:
+            outcome = self._trouble(f"broke off with {type(outcome).__name__} when asked for {self.resource!r}")
+            self._fail(outcome, now)
         token, _ = self._held(now)
         return outcome if ticket.forced or token is None else token
 

@@ -18,7 +18,7 @@ from aiomsi import (
     TokenProvider,
     TokenRefusedError,
 )
-from aiomsi.endpoint import Answer, Gate, IdentityEndpoint
+from aiomsi.endpoint import Answer, Gate, IdentityEndpoint, Refused
 from aiomsi.sources import AzureCLI, FirstAvailable, ManagedIdentity, Surroundings, TokenRequest, default
 from aiomsi.testing import ManualClock, ScriptedSource
 
@@ -388,6 +388,51 @@ def test_a_chain_is_as_able_as_its_members() -> None:
     chain = FirstAvailable(ScriptedSource())
     assert (chain.max_parallel, chain.chooses_tenant) == (None, False)
     assert repr(FirstAvailable(ManagedIdentity(), AzureCLI())) == "FirstAvailable(ManagedIdentity(), AzureCLI())"
+
+
+async def test_each_member_has_the_time_that_it_would_have_alone(clock: ManualClock) -> None:
+    """What the others may take is theirs, and never later than the whole chain has to answer."""
+    first, second, third = (ScriptedSource(time_limit=limit) for limit in (5, 7, 9))
+    first.script(SourceUnavailableError("not here"))
+    second.script(SourceUnavailableError("nor here"))
+    await FirstAvailable(first, second, third).fetch(TokenRequest(VAULT, clock=clock, deadline=8))
+    assert [source.requests[0].deadline for source in (first, second, third)] == [5, 7, 8]
+
+
+async def test_a_host_that_asks_for_a_longer_wait_than_its_limit_is_not_waited_for(
+    endpoint: IdentityEndpoint, clock: ManualClock
+) -> None:
+    """The developer's tools, which are not asked there, do not lend it their time."""
+    endpoint.script(then=Refused(429, retry_after=40))
+    surroundings = Surroundings(environ=endpoint.environ("app_service"), imds_url=endpoint.url)
+    async with TokenProvider(default(surroundings=surroundings), clock=clock) as provider:
+        with pytest.raises(EndpointError) as caught:
+            async with asyncio.timeout(5):
+                await provider.token(VAULT)
+    assert caught.value.retry_after == 40
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("host", ["app_service", "imds"])
+async def test_a_tenant_is_ignored_where_a_managed_identity_answers(
+    endpoint: IdentityEndpoint, firmware: Path, host: str
+) -> None:
+    """The developer's tools, which could choose one, are not asked there, so no tenant needs a token of its own."""
+    environ = endpoint.environ("app_service") if host == "app_service" else {}
+    surroundings = Surroundings(environ=environ, root=on_azure(firmware), imds_url=endpoint.url)
+    async with TokenProvider(default(surroundings=surroundings)) as provider:
+        if host == "imds":  # Until it has answered, somebody may be logged in to `az`.
+            await provider.token(VAULT)
+        tokens = {(await provider.access_token(VAULT, tenant_id=tenant)).token for tenant in ("t1", "t2", None)}
+        assert [resource.tenant_id for resource in provider.statistics().resources] == [None]
+    assert len(tokens) == len(endpoint.requests) == 1
+
+
+def test_before_a_managed_identity_is_found_a_chain_can_choose_a_tenant() -> None:
+    """It may turn out to be the developer's."""
+    for environ in ({}, {"AZURE_POD_IDENTITY_AUTHORITY_HOST": NOT_ANSWERING}):
+        chain = FirstAvailable(ManagedIdentity(surroundings=Surroundings(environ=environ)), AzureCLI())
+        assert chain.chooses_tenant
 
 
 async def test_a_chain_names_the_identities_of_its_members(tool: ScriptedSource) -> None:

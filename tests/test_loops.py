@@ -58,6 +58,17 @@ def test_a_fetch_does_not_outlive_its_event_loop() -> None:
     assert asyncio.run(provider.token(VAULT)) == "token-2"
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_fetch_says_nothing_about_the_source(end: type[BaseException]) -> None:
+    """Whoever presses Ctrl-C and starts again gets a token, and not what became of the first attempt."""
+    source = ScriptedSource()
+    source.script(end())
+    provider = TokenProvider(source)
+    with pytest.raises(end):
+        asyncio.run(provider.token(VAULT))
+    assert asyncio.run(provider.token(VAULT)) == "token-1"
+
+
 def test_a_loop_that_ends_while_a_caller_waits_for_the_next_token_leaves_no_timer() -> None:
     """The two seconds of a token's last minute do not go on without their event loop."""
     source, clock = ScriptedSource(), ManualClock()
@@ -104,6 +115,14 @@ def test_a_provider_can_be_closed_on_a_later_loop() -> None:
     assert "closed" in repr(provider)
 
 
+async def test_closing_again_is_fine_from_anywhere() -> None:
+    """A provider that is closed already belongs to no event loop any more."""
+    provider = TokenProvider(ScriptedSource())
+    await provider.token(VAULT)
+    await provider.aclose()
+    await asyncio.to_thread(asyncio.run, provider.aclose())
+
+
 async def test_a_cold_call_from_a_second_running_loop_is_refused() -> None:
     """While the provider's loop runs, another thread's loop gets warm tokens only."""
     provider = TokenProvider(ScriptedSource())
@@ -121,7 +140,9 @@ async def test_a_cold_call_from_a_second_running_loop_is_refused() -> None:
     thread.start()
     thread.join()
     assert outcomes[0] == "token-1"
+    assert isinstance(outcomes[1], WrongLoopError)
     assert isinstance(outcomes[1], RuntimeError)
+    assert (outcomes[1].resource, outcomes[1].source) == ("https://storage.azure.com/", "scripted")
     assert "one provider for each running loop" in str(outcomes[1])
 
 

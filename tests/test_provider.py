@@ -6,15 +6,19 @@ import asyncio
 import gc
 import logging
 import pickle
+import sys
 import threading
+import time
 import weakref
 from contextvars import ContextVar
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aiomsi import (
     AccessToken,
+    ConfigurationError,
     EndpointError,
     MalformedResponseError,
     ProviderClosedError,
@@ -23,10 +27,12 @@ from aiomsi import (
     TokenProvider,
     TokenRefusedError,
 )
+from aiomsi.sources import Surroundings, default
 from aiomsi.testing import ManualClock, ScriptedSource
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from types import FrameType
 
     from aiomsi.sources import TokenRequest
 
@@ -77,6 +83,26 @@ async def test_a_scope_shares_the_slot_of_its_resource(provider: TokenProvider, 
     assert await provider.token(VAULT) == await provider.token(f"{VAULT}/.default")
     assert provider.peek(f"{VAULT}/.default") == "token-1"
     assert len(source.requests) == 1
+
+
+async def test_a_scope_is_known_with_its_resource_and_the_other_way_round(provider: TokenProvider) -> None:
+    """What is held under one of the two names is held under the other, also for who has never asked by that."""
+    await provider.token(VAULT)
+    assert provider.peek(f"{VAULT}/.default") == "token-1"
+    await provider.token(f"{VAULT}//.default")
+    assert provider.peek(f"{VAULT}/") == "token-2"
+
+
+async def test_the_member_of_an_enum_is_a_resource_like_its_text(
+    provider: TokenProvider, source: ScriptedSource
+) -> None:
+    """It finds the same token, and the source is given a plain text."""
+
+    class Service(StrEnum):
+        VAULT = "https://vault.azure.net"
+
+    assert await provider.token(Service.VAULT) == await provider.token(VAULT) == provider.peek(Service.VAULT)
+    assert [type(request.resource) for request in source.requests] == [str]
 
 
 async def test_a_trailing_slash_is_another_resource(provider: TokenProvider, source: ScriptedSource) -> None:
@@ -594,6 +620,8 @@ async def test_waiting_for_a_place_does_not_count_against_the_time_limit(clock: 
         (AccessToken("t\r\nX: y", 2e9, None, VAULT, "odd"), "no HTTP header can carry"),
         (AccessToken("t", True, None, VAULT, "odd"), "no Unix time"),
         (AccessToken("t", float("nan"), None, VAULT, "odd"), "no Unix time"),
+        (AccessToken("t", 10**400, None, VAULT, "odd"), "no Unix time"),
+        (AccessToken("t", 2e9, 10**400, VAULT, "odd"), "no Unix time"),
         (AccessToken("t", 1_759_999_990, None, VAULT, "odd"), "expired 10 s ago"),
         (AccessToken("t", 2e9, "soon", VAULT, "odd"), "refresh_on='soon'"),  # type: ignore[arg-type]
     ],
@@ -715,6 +743,22 @@ async def test_claims_without_a_rejected_token_are_limited_to_every_five_seconds
     assert len(source.requests) == 2
 
 
+async def test_different_claims_at_once_with_nothing_held_are_one_fetch(
+    provider: TokenProvider, source: ScriptedSource, clock: ManualClock
+) -> None:
+    """Whoever else challenges within the interval gets what the first challenge brings, as with a held token."""
+    source.held = True
+    callers = [asyncio.create_task(provider.access_token(VAULT, claims=f'{{"a":{number}}}')) for number in range(100)]
+    await clock.settle()
+    assert [request.claims for request in source.requests] == ['{"a":0}']
+    await clock.advance(5)
+    later = asyncio.create_task(provider.access_token(VAULT, claims='{"a":7}'))
+    await clock.settle()
+    source.release()
+    assert {token.token for token in await asyncio.gather(*callers)} == {"token-1"}
+    assert (await later).token == "token-2"
+
+
 async def test_other_claims_than_the_held_token_s_are_fetched(
     provider: TokenProvider, source: ScriptedSource, clock: ManualClock
 ) -> None:
@@ -788,6 +832,16 @@ async def test_a_tenant_has_a_slot_of_its_own_where_the_source_can_choose(
     assert tokens == ["token-1", "token-2", "token-3", "token-2"]
     assert [request.tenant_id for request in source.requests] == [None, "t1", "t2"]
     assert {resource.tenant_id for resource in provider.statistics().resources} == {None, "t1", "t2"}
+
+
+async def test_a_source_that_cannot_tell_whether_it_chooses_says_what_was_asked_for(clock: ManualClock) -> None:
+    """An environment that chooses nonsense is the same error with a tenant as without one."""
+    source = default(surroundings=Surroundings(environ={"AZURE_TOKEN_CREDENTIALS": "nonsense"}))
+    async with TokenProvider(source, clock=clock) as provider:
+        for tenant_id in (None, "t1"):
+            with pytest.raises(ConfigurationError) as caught:
+                await provider.access_token(VAULT, tenant_id=tenant_id)
+            assert (caught.value.resource, caught.value.source) == (VAULT, "default")
 
 
 # Watching
@@ -946,6 +1000,33 @@ async def test_a_resource_with_a_fetch_under_way_is_not_pushed_out(clock: Manual
         assert len(provider.statistics().resources) == 1
 
 
+async def test_cold_calls_at_once_cost_in_proportion_to_their_number(clock: ManualClock) -> None:
+    """To make room, not every resource with a fetch under way is looked at again."""
+
+    async def work(callers: int) -> int:
+        calls = 0
+
+        def count(_frame: FrameType, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        source = ScriptedSource(held=True)
+        async with TokenProvider(source, clock=clock, max_resources=4) as provider:
+            waiting = [asyncio.create_task(provider.token(f"https://{number}.example")) for number in range(callers)]
+            sys.setprofile(count)
+            try:
+                await clock.settle()
+            finally:
+                sys.setprofile(None)
+            source.release()
+            await asyncio.gather(*waiting)
+            await provider.token(VAULT)
+            assert len(provider.statistics().resources) == 4
+        return calls
+
+    assert await work(200) < 3 * await work(100)
+
+
 async def test_a_forgotten_provider_is_not_kept_alive_by_its_timer(source: ScriptedSource) -> None:
     """A provider that was never closed goes away with its last reference."""
     provider = TokenProvider(source)
@@ -978,9 +1059,9 @@ async def test_closing_ends_fetches_and_tells_who_waits(source: ScriptedSource, 
     callers.append(asyncio.create_task(provider.access_token(VAULT, claims="{}")))  # type: ignore[arg-type]
     await clock.settle()
     await provider.aclose()
-    assert [type(error) for error in await asyncio.gather(*callers, return_exceptions=True)] == [
-        ProviderClosedError
-    ] * 4
+    for error in await asyncio.gather(*callers, return_exceptions=True):
+        assert isinstance(error, ProviderClosedError)
+        assert (error.resource, error.source) == (VAULT, "scripted")
     assert clock.timers == 0
     assert len(asyncio.all_tasks()) == 1
 
@@ -992,9 +1073,12 @@ async def test_a_closed_provider_says_so(provider: TokenProvider, caplog: pytest
     await provider.aclose()
     assert repr(provider) == "<TokenProvider source=scripted closed>"
     assert provider.peek(VAULT) is None
-    for call in (provider.token(VAULT), provider.access_token(VAULT), provider.__aenter__()):
-        with pytest.raises(RuntimeError, match="was closed"):
+    for call in (provider.token(VAULT), provider.access_token(VAULT)):
+        with pytest.raises(ProviderClosedError, match="was closed") as caught:
             await call
+        assert caught.value.resource == VAULT
+    with pytest.raises(RuntimeError, match="was closed"):
+        await provider.__aenter__()
     with pytest.raises(ExceptionGroup):
         await provider.prefetch(VAULT)
     assert caplog.records == []
@@ -1101,6 +1185,8 @@ def test_a_provider_is_made_of_the_right_things() -> None:
         TokenProvider(ScriptedSource)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="policy is a RefreshPolicy"):
         TokenProvider(source, policy={"margin": 3})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a clock is an object"):
+        TokenProvider(source, clock=time)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="max_resources"):
         TokenProvider(source, max_resources=True)
     with pytest.raises(TypeError, match="max_resources"):

@@ -54,11 +54,16 @@ def in_a_circle() -> Exception:
         ExceptionGroup("several", [KeyError("a"), ValueError("b")]),
         EndpointError("no", retry_after="30"),  # type: ignore[arg-type]
         EndpointError("no", retry_after=float("nan")),
+        EndpointError("no", retry_after=10**400),
         StopAsyncIteration(),
+        asyncio.CancelledError(),
+        BaseExceptionGroup("several", [KeyboardInterrupt()]),
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_whatever_a_source_raises_ends_the_wait_and_is_backed_off(clock: ManualClock, error: Exception) -> None:
+async def test_whatever_a_source_raises_ends_the_wait_and_is_backed_off(
+    clock: ManualClock, error: BaseException
+) -> None:
     """Callers get an error at once, and a hundred further calls are not a hundred requests."""
     asked: list[TokenRequest] = []
 

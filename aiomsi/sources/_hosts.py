@@ -71,6 +71,8 @@ class Host:
     """Statuses that mean "not now" beside 408, 429 and 5xx, which do everywhere."""
     no_identity: frozenset[int] = frozenset()
     """Statuses that mean that the identity is not assigned, whatever the text."""
+    gives_way: bool = False
+    """Whether other sources may be asked in its place until it has given a token, though a variable names it."""
     patience: Patience = field(default_factory=Patience)
     time_limit: float = 30.0
     max_parallel: int | None = None
@@ -119,6 +121,7 @@ AZURE_ARC = Host(
     echo_needed=True,
     also_retried=frozenset({410}),
     no_identity=frozenset({404}),
+    gives_way=True,
     patience=Patience(upgrade=70.0),
     time_limit=90.0,
     advice="connect this machine (`azcmagent connect`)",
@@ -168,6 +171,7 @@ IMDS = Host(
     api_version="2018-02-01",
     selectors=MappingProxyType({"client_id": "client_id", "object_id": "object_id", "resource_id": "msi_res_id"}),
     also_retried=frozenset({404, 410}),
+    gives_way=True,
     patience=Patience(answers=4, throttled=4, network=2, upgrade=70.0),
     time_limit=90.0,
     max_parallel=4,  # It answers at most 5 requests at the same time.

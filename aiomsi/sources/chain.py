@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -63,8 +65,8 @@ class FirstAvailable:
 
     @property
     def chooses_tenant(self) -> bool:
-        """Whether any of them can be asked for a token of a particular tenant."""
-        return any(map(chooses_tenant, self._sources))
+        """Whether any of them that may be asked can be asked for a token of a particular tenant."""
+        return any(map(chooses_tenant, takewhile(_may_give_way, self._sources)))
 
     def identity_key(self) -> str | None:
         """Return what all of them together name, or None while one answers whose identity cannot change."""
@@ -95,13 +97,23 @@ class FirstAvailable:
     ) -> AccessToken:
         """Return the token of *source*, or of the first of *others* where both have to be asked."""
         if not isinstance(source, ManagedIdentity) or (here := await source.here()):
-            token = await source.fetch(request)
+            token = await _ask(source, request)
         elif here is None and others and not isinstance(others[0], ManagedIdentity):
             token, source = await _side_by_side(source, others.popleft(), request, passed)
         else:
             token = await _if_found(source, request, probe=here is None)
         self._answered = source
         return token
+
+
+async def _ask(source: Source, request: TokenRequest) -> AccessToken:
+    # No longer than it may take alone: a host that is throttled, say, must not use up what is meant for the others.
+    own = request.clock.monotonic() + time_limit_of(source)
+    return await source.fetch(replace(request, deadline=min(request.deadline, own)))
+
+
+def _may_give_way(source: Source) -> bool:
+    return not (isinstance(source, ManagedIdentity) and source.is_final)
 
 
 async def _side_by_side(
@@ -120,7 +132,7 @@ async def _side_by_side(
             known = await machine.here()
             outcome, whose = await ahead.result(), tool
             if not known and await machine.here():  # Another fetch has found it meanwhile.
-                outcome, whose = await _outcome(machine.fetch(request)), machine
+                outcome, whose = await _outcome(_ask(machine, request)), machine
         tasks.cancel_scope.cancel()
     if isinstance(outcome, Exception):
         raise outcome
@@ -129,7 +141,7 @@ async def _side_by_side(
 
 async def _if_found(machine: ManagedIdentity, request: TokenRequest, *, probe: bool) -> AccessToken:
     if probe and await machine.probe(request):
-        return await machine.fetch(request)
+        return await _ask(machine, request)
     why = "IMDS did not answer a probe" if probe else "its firmware names another maker than Microsoft"
     raise SourceUnavailableError(
         f"this machine has no managed identity: {machine.unnamed}, and {why}",
@@ -146,7 +158,7 @@ class _HeadStart:
         self._outcome: AccessToken | Exception | None = None
 
     async def run(self, source: Source, request: TokenRequest) -> None:
-        self._outcome = await _outcome(source.fetch(request))
+        self._outcome = await _outcome(_ask(source, request))
         self._done.set()
 
     async def result(self) -> AccessToken | Exception:

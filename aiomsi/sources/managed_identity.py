@@ -99,6 +99,12 @@ class ManagedIdentity:
         """How many requests this host takes at the same time."""
         return (host_named_by(self._surroundings) or IMDS).max_parallel
 
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody is asked in its place: it has given a token, or a variable names a host whose no is final."""
+        host = host_named_by(self._surroundings)
+        return self._served or not (host is None or host.gives_way)
+
     async def fetch(self, request: TokenRequest) -> AccessToken:
         """Fetch one token from the host that the environment or the machine names, or else from IMDS.
 
