@@ -133,7 +133,9 @@ async def _serve_pool(pool: ConnectionPool, user: str, token: AccessToken) -> No
             finally:
                 busy.discard(connection)
                 pool.max_connections -= 1
-                if len(idle) + len(busy) < pool.max_connections:
+                # One that is closed while it is given back is in neither, and the pool is locked until then.
+                leaving = pool._lock.locked()  # noqa: SLF001
+                if len(idle) + len(busy) + leaving < pool.max_connections:
                     idle.append(connection)
                 else:
                     await connection.disconnect(nowait=True)

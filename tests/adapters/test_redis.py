@@ -378,6 +378,37 @@ async def test_a_full_pool_is_not_exhausted_by_the_service(
         assert server.passwords == [["token-1", "token-2"], ["token-1"], ["token-2"]]
 
 
+async def test_a_connection_that_is_being_given_back_is_one_of_the_pool(
+    server: Server, credentials: CredentialProvider, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as such while it is being closed, so the pool does not grow by the one served meanwhile."""
+    async with connected(server, credentials, max_connections=2) as client:
+        pool: Any = client.connection_pool
+        served, used = await take(client), await take(client)
+        await pool.release(served)
+        server.answering.clear()
+        await clock.advance(HALF)
+        await until(lambda: server.renewed)
+        another = asyncio.create_task(take(client))
+        await until(lambda: len(server.visits) == 3)
+        leaving, closed = used.disconnect, asyncio.Event()
+
+        async def disconnect() -> None:
+            await closed.wait()
+            await leaving()
+
+        monkeypatch.setattr(used, "disconnect", disconnect)
+        releasing = asyncio.create_task(pool.release(used))
+        await until(lambda: used not in pool._in_use_connections)
+        server.answering.set()
+        await until(lambda: served not in pool._in_use_connections)
+        closed.set()
+        await asyncio.wait([releasing, another])
+        assert {*pool._available_connections, *pool._in_use_connections} == {used, another.result()}
+        await pool.release(another.result())
+        await until(lambda: server.open == 1)
+
+
 async def test_a_dead_connection_is_no_obstacle(server: Server, client: Redis, clock: ManualClock) -> None:
     """The others are served, and it is opened anew when it is needed."""
     await open_connections(client, 3)
