@@ -92,7 +92,7 @@ class BearerAuth:
         resource = self._origins.resource(url.scheme, url.raw_host or "", url.explicit_port)
         overheard = request.proxy is not None and not request.is_ssl()
         if resource is None or overheard or AUTHORIZATION in request.headers:
-            if resource is None:
+            if resource is None and _log.isEnabledFor(logging.DEBUG):
                 _log.debug("no token for %s://%s:%s, which is not mapped", url.scheme, url.raw_host, url.port)
             return await handler(request)
         tenant_id = self._tenants.get(url.origin()) if self._tenants else None
