@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
 from aiomsi._clock import SYSTEM_CLOCK, check_clock
 from aiomsi._errors import ProviderClosedError, about, another
 from aiomsi._fetcher import Fetcher
 from aiomsi._lookout import Lookout
+from aiomsi._memory import Memory, TenantResource
 from aiomsi._resource import resource_of, scope_of
 from aiomsi._schedule import RefreshPolicy
-from aiomsi._slot import Slot, TenantResource, sha256_of
+from aiomsi._slot import Slot, sha256_of
 from aiomsi._source import check_source, chooses_tenant
 from aiomsi._statistics import ProviderStatistics, describe
 from aiomsi._token import AccessToken
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiomsi._clock import Clock
-    from aiomsi._slot import Answer, SlotName
+    from aiomsi._memory import SlotName
+    from aiomsi._slot import Answer
     from aiomsi._source import Source
 
 __all__ = ["TokenProvider"]
@@ -61,9 +62,8 @@ class TokenProvider:
         "_closed",
         "_fetcher",
         "_lookout",
-        "_max_resources",
+        "_memory",
         "_policy",
-        "_queue",
         "_slots",
         "_wall",
     )
@@ -92,9 +92,8 @@ class TokenProvider:
         self._policy = policy
         self._fetcher = Fetcher(source, clock)
         self._lookout = Lookout(source, clock, policy.identity_interval, self._look)
-        self._max_resources = max_resources
-        self._slots: dict[SlotName, Slot] = {}  # By each of their names.
-        self._queue: deque[Slot] = deque()  # Each of them once; the first is the next that may have to make room.
+        self._memory = Memory(max_resources)
+        self._slots = self._memory.by_name
         self._wall = clock.wall
         self._closed = False
 
@@ -231,7 +230,7 @@ class TokenProvider:
 
     def statistics(self) -> ProviderStatistics:
         """Return what the provider holds and does now. May be called from any thread."""
-        return ProviderStatistics(tuple(map(describe, list(self._queue))))
+        return ProviderStatistics(tuple(map(describe, self._memory)))
 
     async def aclose(self) -> None:
         """End all fetches; callers who wait get a ProviderClosedError, and so does everybody after. Idempotent."""
@@ -239,9 +238,7 @@ class TokenProvider:
             self._ground()
         self._closed = True
         self._lookout.disarm()
-        self._slots, slots = {}, list(self._queue)
-        self._queue.clear()
-        for slot in slots:
+        for slot in self._memory.clear():
             slot.close(self._closed_error(slot.resource))
         await self._fetcher.finish(_CLOSING_TIME)
 
@@ -264,29 +261,9 @@ class TokenProvider:
         key: SlotName = resource if tenant_id is None else TenantResource(resource, tenant_id)
         slot = self._slots.get(key)
         if slot is None:
-            self._make_room()
             slot = Slot(resource, tenant_id, self._policy, self._fetcher, self._lookout)
-            self._queue.append(slot)
-            slot.names = [key, scope_of(resource)] if tenant_id is None else [key]
-            self._slots |= dict.fromkeys(slot.names, slot)
+            self._memory.add(slot, *((key, scope_of(resource)) if tenant_id is None else (key,)))
         return slot
-
-    def _make_room(self) -> None:
-        """Forget the resources not used for longest, until there is room for one more."""
-        # To look at all that are busy each time would make n cold calls at once cost n times n.
-        patience = 2 * self._max_resources
-        while patience and len(self._queue) >= self._max_resources:
-            slot = self._queue[0]
-            if slot.busy:
-                patience -= 1
-                self._queue.rotate(-1)
-            elif slot.used:
-                slot.used, slot.spared = False, True
-                self._queue.rotate(-1)
-            else:
-                self._queue.popleft().retire()
-                for name in slot.names:
-                    del self._slots[name]
 
     def _settle(self, resource: str | None = None) -> None:
         """Raise if closed; make the running loop ours, dropping what belonged to a former one, or a former identity."""
@@ -302,14 +279,14 @@ class TokenProvider:
         self._lookout.disarm()
         if self._lookout.has_changed():
             _log.info("%s answers for another identity now; what the former got is dropped", self._fetcher.source.name)
-            for slot in list(self._queue):
+            for slot in self._memory:
                 slot.disown()
-        if any(slot.exposed for slot in self._queue):
+        if any(slot.exposed for slot in self._memory):
             self._lookout.arm()
 
     def _ground(self) -> None:
         self._lookout.disarm()
-        for slot in self._queue:
+        for slot in self._memory:
             slot.ground()
 
     def _closed_error(self, resource: str | None) -> ProviderClosedError:

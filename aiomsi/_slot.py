@@ -30,24 +30,13 @@ if TYPE_CHECKING:
     from aiomsi._lookout import Lookout
     from aiomsi._schedule import RefreshPolicy
 
-__all__ = ["Answer", "Slot", "SlotName", "TenantResource", "sha256_of"]
+__all__ = ["Answer", "Slot", "sha256_of"]
 
 _log = logging.getLogger("aiomsi.provider")
 
 Answer: TypeAlias = AccessToken | Flight[AccessToken]
 
 _NEVER = -math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class TenantResource:
-    """The name of a slot for one tenant, which no caller's text equals."""
-
-    resource: str
-    tenant_id: str
-
-
-SlotName: TypeAlias = str | TenantResource
 
 
 def sha256_of(token: str) -> str:
@@ -90,7 +79,6 @@ class Slot:
         "failed",
         "fetches",
         "fresh_until",
-        "names",
         "resource",
         "spared",
         "tenant_id",
@@ -103,7 +91,6 @@ class Slot:
     ) -> None:
         self.resource = resource
         self.tenant_id = tenant_id
-        self.names: list[SlotName] = []
         # All that a warm call touches: the token's text, the wall time up to which it is FRESH, and the mark of use.
         self.value = ""
         self.fresh_until = _NEVER

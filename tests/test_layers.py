@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"_challenge", "_clouds", "_origins", "_schedule", "_source"},
     {"_backoff", "_fetcher", "_lookout", "_tenants"},
     {"_slot"},
-    {"_statistics"},
+    {"_memory", "_statistics"},
     {
         "sources._expiry",
         "sources._files",
