@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import anyio
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -37,6 +39,7 @@ from aiomsi import (
     TokenRefusedError,
 )
 from aiomsi._command_line.commands import cli
+from aiomsi._command_line.serve import view
 from aiomsi._command_line.serve.issuing import only, tokens_of
 from aiomsi._command_line.serve.options import ServeOptions, problem
 from aiomsi._command_line.serve.traffic import Traffic, printable
@@ -409,6 +412,38 @@ class Gone(StringIO):
 
     def flush(self) -> None:
         raise BrokenPipeError
+
+
+async def test_who_gives_up_at_once_leaves_no_writer_behind() -> None:
+    """A view that is cancelled before it is there starts nothing that would go on."""
+    before = set(threading.enumerate())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with shown(Traffic(), None, Console(file=StringIO())):
+            pytest.fail("it was shown all the same")
+    assert scope.cancelled_caught
+    assert set(threading.enumerate()) <= before
+
+
+async def test_who_gives_up_while_the_writer_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that is cancelled as its writer starts does not leave it behind."""
+    loop, writers = asyncio.get_running_loop(), []
+
+    class Writer(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            writers.append(self)
+            loop.call_soon_threadsafe(showing.cancel)
+
+    async def show() -> None:
+        async with shown(Traffic(), None, Console(file=StringIO())):
+            pytest.fail("it was shown all the same")
+
+    monkeypatch.setattr(view, "Thread", Writer)
+    showing = asyncio.create_task(show())
+    await asyncio.wait([showing])
+    assert showing.cancelled()
+    assert [writer.is_alive() for writer in writers] == [False]
 
 
 async def test_a_reader_who_has_gone_spoils_nothing() -> None:

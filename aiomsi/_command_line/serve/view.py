@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from aiomsi._clock import SYSTEM_CLOCK
 from aiomsi._command_line.serve.options import DOCKER_NAME
 from aiomsi._command_line.serve.traffic import printable
 
@@ -110,13 +111,14 @@ async def _lines(traffic: Traffic, selected: str, file: IO[str]) -> AsyncIterato
                     return
 
     writer = Thread(target=write, daemon=True)
-    await anyio.to_thread.run_sync(writer.start)
     try:
+        await anyio.to_thread.run_sync(writer.start)
         yield
     finally:
         ended.set()
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(writer.join, _FAREWELL)
+        if writer.ident is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(writer.join, _FAREWELL)
 
 
 def _line(request: Entry, selected: str) -> str:
@@ -142,8 +144,9 @@ def _requests(traffic: Traffic, selected: str) -> Table:
 
 def _tokens(statistics: ProviderStatistics, traffic: Traffic) -> Table:
     table = _table("tokens held", "of", "state", "valid for", "given", "fetched")
+    now = SYSTEM_CLOCK.wall()
     for resource in statistics.resources:
-        left = "-" if resource.expires_on is None else f"{max(0, resource.expires_on - time.time()) / 60:.0f} min"
+        left = "-" if resource.expires_on is None else f"{max(0, resource.expires_on - now) / 60:.0f} min"
         fetched = f"{resource.fetches} ({resource.failures} failed)" if resource.failures else str(resource.fetches)
         given = f"{traffic.given[resource.resource]:,}"
         table.add_row(*map(Text, (resource.resource, resource.source or "-", resource.state, left, given, fetched)))
