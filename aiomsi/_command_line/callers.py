@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from aiomsi import AiomsiError
+from aiomsi._clock import SYSTEM_CLOCK, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -35,10 +36,10 @@ async def ask_steadily(provider: TokenProvider, resource: str, phase_now: Callab
 
 
 async def _calls(provider: TokenProvider, resource: str, phase_now: Callable[[], Phase], delay: float) -> None:
-    await asyncio.sleep(delay)
+    await sleep(SYSTEM_CLOCK, delay)
     while True:
         await _further_call(provider, resource, phase_now())
-        await asyncio.sleep(_TASKS / CALLS_PER_SECOND)
+        await sleep(SYSTEM_CLOCK, _TASKS / CALLS_PER_SECOND)
 
 
 async def _first_call(provider: TokenProvider, resource: str, phase: Phase) -> None:

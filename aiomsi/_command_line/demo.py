@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import anyio
 import anyio.to_thread
 
 from aiomsi import RefreshPolicy, TokenProvider
+from aiomsi._clock import SYSTEM_CLOCK, sleep
 from aiomsi._command_line.callers import ask_all_at_once, ask_steadily
 from aiomsi._command_line.endpoint_process import endpoint_process
 from aiomsi.sources import ManagedIdentity, Surroundings
@@ -79,11 +79,11 @@ class _Demo:
 
     async def _outage(self) -> None:
         async with self._phase("outage", "the endpoint answers 503", latency=_NORMAL, failing=True) as phase:
-            began = time.monotonic()
+            began = SYSTEM_CLOCK.monotonic()
             while phase.requests < _FAILED_TRIES:
                 await self._tick(phase)
         await self._endpoint.serve(latency=_NORMAL)
-        self._record.outage = time.monotonic() - began
+        self._record.outage = SYSTEM_CLOCK.monotonic() - began
 
     async def _recovery(self) -> None:
         async with self._phase("recovery", "the endpoint is back", latency=_NORMAL) as phase:
@@ -106,8 +106,8 @@ class _Demo:
             (now,) = self._provider.statistics().resources
 
     async def _tick(self, phase: Phase) -> None:
-        await anyio.sleep(_TICK)
+        await sleep(SYSTEM_CLOCK, _TICK)
         phase.requests = await self._endpoint.requests() - self._earlier_requests
         (now,) = self._provider.statistics().resources
         self._record.state = now.state
-        self._record.remaining = 0.0 if now.expires_on is None else now.expires_on - time.time()
+        self._record.remaining = 0.0 if now.expires_on is None else now.expires_on - SYSTEM_CLOCK.wall()

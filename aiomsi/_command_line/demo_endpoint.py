@@ -10,12 +10,12 @@ import asyncio
 import json
 import signal
 import sys
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from aiomsi._clock import SYSTEM_CLOCK
 from aiomsi.endpoint import Answer, IdentityEndpoint
 from aiomsi.endpoint.tokens import fake_tokens
 
@@ -29,7 +29,7 @@ __all__ = ["LIFETIME", "REFRESH_IN"]
 LIFETIME = 10.0  # Seconds, instead of the usual 24 hours.
 REFRESH_IN = 2.0
 
-_fake_token = fake_tokens(time.time, LIFETIME)
+_fake_token = fake_tokens(SYSTEM_CLOCK.wall, LIFETIME)
 
 
 def main() -> None:

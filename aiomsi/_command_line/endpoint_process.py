@@ -12,6 +12,7 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from aiomsi import AiomsiError
+from aiomsi.sources import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -79,7 +80,7 @@ async def endpoint_process(module: str = _MODULE) -> AsyncIterator[EndpointProce
 
 async def _open(module: str) -> Process:
     # It finds the modules that we find, rather than whatever lies in the working folder.
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environ = {**Surroundings().environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # Out of the terminal's process group, since Ctrl-C is for its parent.
     return await anyio.open_process(
         [sys.executable, "-P", "-m", module], env=environ, stderr=None, start_new_session=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from aiomsi import AiomsiError, TokenProvider
+from aiomsi._clock import SYSTEM_CLOCK
 from aiomsi._command_line.outcome import ENDING_SIGNALS, on_signals
 from aiomsi._command_line.serve.issuing import only, tokens_of
 from aiomsi._command_line.serve.traffic import Traffic
@@ -71,7 +71,7 @@ def _source(options: ServeOptions) -> Source:
 
 def _issue(options: ServeOptions, provider: TokenProvider | None) -> Issue:
     if provider is None:
-        issue = fake_tokens(time.time, options.lifetime or _DAY)
+        issue = fake_tokens(SYSTEM_CLOCK.wall, options.lifetime or _DAY)
     else:
         issue = tokens_of(provider, tenant_id=options.tenant)
     return only(options.allow, issue) if options.allow else issue
